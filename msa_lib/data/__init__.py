@@ -1,0 +1,62 @@
+"""Data sets by name or path: `load_dataset`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from msa_lib.data.dataset import Batch, Dataset, Split
+
+__all__ = ["Batch", "Dataset", "Split", "load_dataset", "split_options"]
+
+# Where the field's archives keep their files (thuiar/MMSA); the first that exists is taken.
+REAL = {
+    "mosi": ("MOSI/Processed/aligned_50.pkl", "MOSI/Processed/unaligned_50.pkl"),
+    "mosei": ("MOSEI/Processed/aligned_50.pkl", "MOSEI/Processed/unaligned_50.pkl"),
+    "sims": ("SIMS/Processed/unaligned_39.pkl",),
+    "simsv2": ("SIMSv2/Processed/sims_unaligned.pkl", "SIMSv2/Processed/unaligned.pkl"),
+}
+PLANTED = ("planted", "planted-mosi", "planted-mosei", "planted-sims", "planted-simsv2")
+
+
+def split_options(name: str) -> tuple[str, dict[str, str]]:
+    """ "planted?cue=hidden&seed=3" -> ("planted", {"cue": "hidden", "seed": "3"})."""
+    base, _, query = str(name).partition("?")
+    return base, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+
+
+def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
+    """A data set by name ("planted", "mosi", ...) or by the path of a file or packed folder.
+
+    Real names look under `root` (their packed form, `<name>.packed`, first). Options follow a question mark, as in a
+    web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm", "mosi?aligned=no".
+
+    Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
+    """
+    from msa_lib.data import pack, planted, readers
+
+    base, options = split_options(name)
+    if base in PLANTED:
+        return planted.load(base, options)
+    if base in REAL:
+        return readers.read(_locate(base, root, options), options, name=base)
+    path = Path(base) if root is None else Path(root) / base
+    if not path.exists():
+        known = ", ".join((*PLANTED, *REAL))
+        raise FileNotFoundError(f"No data set {base!r}: expected one of {known}, or the path of an existing file.")
+    if path.is_dir():
+        return pack.load(path)
+    return readers.read(path, options)
+
+
+def _locate(name: str, root: str | Path | None, options: dict[str, str]) -> Path:
+    if root is None:
+        raise FileNotFoundError(f"{name} needs root=, the folder that holds {REAL[name][0]}.")
+    choices = [f"{name}.packed", *REAL[name]]
+    aligned = options.pop("aligned", None)
+    if aligned is not None:
+        choices = [c for c in choices if c.endswith(".pkl") and ("unaligned" in c) == (aligned == "no")]
+    for choice in choices:
+        if (Path(root) / choice).exists():
+            return Path(root) / choice
+    raise FileNotFoundError(f"No {name} under {root}: expected one of {', '.join(choices)}.")

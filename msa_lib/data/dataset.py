@@ -1,0 +1,184 @@
+"""What a sample is: `Dataset` has three `Split`s, a split yields `Batch`es; all of them hold plain tensors.
+
+A data set is moved to the device once (`Dataset.to`). A batch is then an index into it, trimmed to its longest
+sample. The lengths stay on the host as well, so trimming never waits for the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msa_lib import MODALITIES
+
+SPLITS = ("train", "valid", "test")
+LABEL_RANGE = {"mosi": 3.0, "sims": 1.0}  # labels lie in [-range, range]
+
+
+class Batch(NamedTuple):
+    """Samples of one step, on the device. Steps at or after a sample's length are padding, whatever they hold."""
+
+    text: Tensor  # [B,T,D]
+    audio: Tensor  # [B,T,D], its own T and D
+    vision: Tensor  # [B,T,D]
+    lengths: Tensor  # [B,M] valid steps of each modality; 0 where the modality is missing
+    labels: Tensor  # [B]
+    index: Tensor  # [B] position in the split
+    unimodal_labels: Tensor | None = None  # [B,M]
+    tokens: Tensor | None = None  # [B,3,T] token ids, attention mask, segment ids
+    truth: Mapping[str, Tensor] = {}  # planted facts, [B,...] each; empty for real data
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.text, self.audio, self.vision
+
+    @property
+    def masks(self) -> tuple[Tensor, ...]:
+        """One [B,T] mask per modality, True on valid steps."""
+        return tuple(steps_mask(self.lengths[:, m], x.shape[1]) for m, x in enumerate(self.features))
+
+
+def steps_mask(lengths: Tensor, steps: int) -> Tensor:
+    """[B] lengths -> [B,T] mask, True on the first `lengths` steps."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set: N samples as tensors, on one device."""
+
+    text: Tensor  # [N,T,D] float32
+    audio: Tensor  # [N,T,D] float32
+    vision: Tensor  # [N,T,D] float32
+    lengths: Tensor  # [N,M] int64
+    labels: Tensor  # [N] float32
+    ids: tuple[str, ...]
+    unimodal_labels: Tensor | None = None  # [N,M] float32
+    raw_text: tuple[str, ...] | None = None
+    tokens: Tensor | None = None  # [N,3,T] int64: token ids, attention mask, segment ids
+    truth: Mapping[str, Tensor] = field(default_factory=dict)  # planted facts, [N,...] each
+    host_lengths: Tensor | None = field(default=None, repr=False)  # [N,M] the lengths, kept on the CPU
+
+    def __post_init__(self) -> None:
+        if self.host_lengths is None:
+            object.__setattr__(self, "host_lengths", self.lengths.cpu())
+        n = len(self.labels)
+        for name in ("text", "audio", "vision", "lengths", "ids", "unimodal_labels", "raw_text", "tokens"):
+            value = getattr(self, name)
+            if value is not None and len(value) != n:
+                raise ValueError(f"{name} has {len(value)} samples where the split has {n} labels.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    def to(self, device: str | torch.device) -> Split:
+        names = ("text", "audio", "vision", "lengths", "labels", "unimodal_labels", "tokens")
+        moved = {name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
+        return replace(self, **moved, truth={k: v.to(device) for k, v in self.truth.items()})
+
+    def batch(self, index) -> Batch:
+        """The samples at `index` (list, array, tensor, slice or int), trimmed to the longest of them."""
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self)))
+        index = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index).reshape(-1)
+        if index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]
+        return self._gather(index.long().to(self.device), self._widths(index.long().cpu()))
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[Batch]:
+        """One pass over the split, shuffled if a (CPU) generator is given. One host-to-device copy for the whole pass.
+
+        `drop_last` leaves out a last batch of fewer than `batch_size` samples, unless it is the only one.
+        """
+        n = len(self)
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        on_device = order.to(self.device)
+        stop = n - n % batch_size if drop_last and n >= batch_size else n
+        for start in range(0, stop, batch_size):
+            part = slice(start, min(start + batch_size, stop))
+            yield self._gather(on_device[part], self._widths(order[part]))
+
+    def _widths(self, index: Tensor) -> list[int]:
+        """Longest sample of each modality, at least one step; read from the host copy, so nothing waits."""
+        return self.host_lengths[index].amax(0).clamp(min=1).tolist()
+
+    def _gather(self, index: Tensor, widths: list[int]) -> Batch:
+        trim = [x[:, :w] for x, w in zip((self.text, self.audio, self.vision), widths, strict=True)]
+        return Batch(
+            *(x[index] for x in trim),
+            lengths=self.lengths[index],
+            labels=self.labels[index],
+            index=index,
+            unimodal_labels=None if self.unimodal_labels is None else self.unimodal_labels[index],
+            tokens=None if self.tokens is None else self.tokens[:, :, : widths[0]][index],
+            truth={name: value[index] for name, value in self.truth.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits and what is known of them. `notes` are sentences a reader of any table on these data must see."""
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    scale: str  # "mosi" (labels in [-3,3]) or "sims" ([-1,1])
+    language: str = "en"
+    synthetic: bool = False
+    encoder: str | None = None  # hub id or path of the text encoder that made `text` and `tokens`
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""  # of the content; computed when not given
+
+    def __post_init__(self) -> None:
+        if self.scale not in LABEL_RANGE:
+            raise ValueError(f"The label scale of {self.name} is {self.scale!r}; it must be one of mosi, sims.")
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", fingerprint(self.splits))
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+    @property
+    def feature_dims(self) -> tuple[int, int, int]:
+        """Raw feature size D of text, audio, vision."""
+        return tuple(getattr(self.train, m).shape[-1] for m in MODALITIES)
+
+    @property
+    def max_steps(self) -> tuple[int, int, int]:
+        """Longest valid sample of each modality over all splits."""
+        return tuple(torch.cat([s.host_lengths for s in self.splits.values()]).amax(0).tolist())
+
+    @property
+    def available(self) -> tuple[bool, bool, bool]:
+        """Which modalities the training data have at all."""
+        return tuple((self.train.host_lengths > 0).any(0).tolist())
+
+    def to(self, device: str | torch.device) -> Dataset:
+        return replace(self, **{name: split.to(device) for name, split in self.splits.items()})
+
+
+def fingerprint(splits: Mapping[str, Split]) -> str:
+    """16 hex digits of the content (features, lengths, labels, ids), independent of device and file format."""
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(f"{name} {'|'.join(split.ids)}".encode())
+        for part in ("text", "audio", "vision", "lengths", "labels", "unimodal_labels", "tokens"):
+            value = getattr(split, part)
+            if value is not None:
+                digest.update(f"{part} {tuple(value.shape)}".encode())
+                digest.update(np.ascontiguousarray(value.cpu().numpy()).reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,27 @@
+"""The registry of models, and `build_model`.
+
+A model is a class with a frozen dataclass `Config` (its switches, the paper's values as defaults), made from
+(dataset, config): it reads feature sizes, available modalities and the label scale from the data. Calling it on a
+`Batch` gives an `Output`; `loss(batch, output)` gives the named terms and their `total`. `RECORD` names the extras
+worth storing with a run; `VARIANTS` are its named switch settings (ablations and controls).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from msa_lib.data import Dataset
+from msa_lib.models.amsgfn import AMSGFN
+from msa_lib.models.layers import Output
+from msa_lib.switches import checked
+
+__all__ = ["MODELS", "Output", "build_model"]
+
+MODELS: dict[str, type] = {"amsgfn": AMSGFN}
+
+
+def build_model(name: str, dataset: Dataset, **switches) -> nn.Module:
+    """The model `name` for `dataset`, its switches checked. Raises ValueError naming the right names or values."""
+    if name not in MODELS:
+        raise ValueError(f"No model {name!r}: expected one of {', '.join(MODELS)}.")
+    return MODELS[name](dataset, checked(MODELS[name].Config, switches, f"{name} switch"))

@@ -1,0 +1,138 @@
+"""Building blocks that several models share. Masks are True on valid steps; padding never reaches a result."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What every model returns."""
+
+    prediction: Tensor  # [B]
+    extras: dict[str, Tensor]  # what its losses and the notebooks need, [B,...] each
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x [...,T,d] over the steps where mask [...,T] is True; zeros where there is none -> [...,d]."""
+    weight = mask.to(x.dtype)
+    return torch.einsum("...td,...t->...d", x, weight) / weight.sum(-1, keepdim=True).clamp(min=1)
+
+
+def mlp(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of the given sizes with ReLU (and dropout) between them."""
+    layers: list[nn.Module] = []
+    for size_in, size_out in pairwise(sizes):
+        layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])
+
+
+def feed_forward(d: int, hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(d, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d), nn.Dropout(dropout)
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: float) -> Tensor:
+    """Scaled dot-product attention of q [B,T,d] over k, v [B,T',d] with key mask [B,T'] -> [B,T,d].
+
+    A row without a single valid key yields zeros, not NaN: it attends to everything and is then multiplied by 0.
+    """
+    any_key = mask.any(-1)  # [B]
+    keys = (mask | ~any_key[:, None])[:, None, None, :]  # [B,1,1,T']
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B,heads,T,d/heads]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
+    return out.transpose(1, 2).flatten(-2) * any_key[:, None, None].to(out.dtype)  # [B,T,d]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its own Q, K, V and output maps; no residual, no norm."""
+
+    def __init__(self, d: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if d % heads:
+            raise ValueError(f"The width d={d} must be a multiple of heads={heads}.")
+        self.q, self.k, self.v, self.out = (nn.Linear(d, d) for _ in range(4))
+        self.heads, self.dropout = heads, dropout
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        x = attend(self.q(query), self.k(keys), self.v(keys), mask, self.heads, dropout)
+        return self.out(x) * mask.any(-1)[:, None, None].to(x.dtype)  # the output bias too is 0 without keys
+
+
+class EncoderBlock(nn.Module):
+    """Standard Transformer encoder block: self-attention, residual, norm, FFN, residual, norm; or norms first (pre)."""
+
+    def __init__(self, d: int, heads: int, hidden: int, dropout: float, norm: str = "post") -> None:
+        super().__init__()
+        self.attention = Attention(d, heads, dropout)
+        self.ffn = feed_forward(d, hidden, dropout)
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), nn.Dropout(dropout)
+        self.pre = norm == "pre"
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if self.pre:
+            h = self.norm1(x)
+            x = x + self.drop(self.attention(h, h, mask))
+            return x + self.ffn(self.norm2(x))
+        x = self.norm1(x + self.drop(self.attention(x, x, mask)))
+        return self.norm2(x + self.ffn(x))
+
+
+def sinusoid(steps: int, d: int, device: torch.device | None = None) -> Tensor:
+    """The fixed sine and cosine position code [T,d]."""
+    position = torch.arange(steps, device=device)[:, None]
+    rate = torch.exp(torch.arange(0, d, 2, device=device) * (-math.log(10000.0) / d))
+    return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], -1).flatten(1)[:, :d]
+
+
+def to_grid(x: Tensor, lengths: Tensor, grid: Tensor, steps: int) -> Tensor:
+    """Segment means: the `lengths` [B] valid steps of x [B,T',D] onto `grid` [B] steps -> [B,steps,D].
+
+    Step i of n takes the mean of the source steps that its share [i/n, (i+1)/n) of the utterance touches (adaptive
+    average pooling per sample). Equal lengths leave x unchanged to the bit; steps at or after `grid` are zero.
+    """
+    i, j = torch.arange(steps, device=x.device)[:, None], torch.arange(x.shape[1], device=x.device)
+    n, size = lengths[:, None, None], grid.clamp(min=1)[:, None, None]
+    first, last = i * n // size, ((i + 1) * n + size - 1) // size  # the last one excluded
+    inside = ((j >= first) & (j < last) & (j < n) & (i < grid[:, None, None])).to(x.dtype)  # [B,steps,T']
+    return (inside / inside.sum(-1, keepdim=True).clamp(min=1)) @ x
+
+
+class TextEncoder(nn.Module):
+    """A pretrained `transformers` encoder over token ids; `train_weights=False` freezes it (and its dropout).
+
+    Give it the attribute name `text_encoder` in a model: the training loop has a learning rate of its own for it.
+    """
+
+    def __init__(self, name: str, train_weights: bool) -> None:
+        super().__init__()
+        from transformers import AutoModel
+
+        from msa_lib.data.encode import resolve_encoder
+
+        self.model = AutoModel.from_pretrained(resolve_encoder(name))
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None  # token features only
+        self.train_weights = train_weights
+        self.requires_grad_(train_weights)
+
+    @property
+    def size(self) -> int:
+        return self.model.config.hidden_size
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        return super().train(mode and self.train_weights)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids, attention mask, segment ids [B,3,T] -> last hidden states [B,T,D]."""
+        ids, mask, segments = tokens.unbind(1)
+        extra = {"token_type_ids": segments} if getattr(self.model.config, "type_vocab_size", 0) > 1 else {}
+        with torch.set_grad_enabled(self.train_weights and torch.is_grad_enabled()):
+            return self.model(input_ids=ids, attention_mask=mask, **extra).last_hidden_state

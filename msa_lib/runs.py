@@ -1,0 +1,243 @@
+"""A run is its parameters. Runs live in a store, one directory each, named by the hash of what determines the result:
+
+    params.json      model, data (name and content fingerprint), seed, every switch and training setting, device kind
+    metrics.jsonl    one line per epoch
+    env.json         versions, machine, commit, times: recorded, not hashed
+    predictions.npz  test labels, predictions and the extras the model records
+    result.json      status and metrics, written last by rename; the only file that state is read from
+
+Asking for a run that is there returns it; asking for one that another process is training waits for it; asking for
+one that was killed takes it up where it was. A failed run keeps its reason and has no numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from msa_lib import __version__
+from msa_lib.data import Dataset, load_dataset
+from msa_lib.models import MODELS
+from msa_lib.reference import REFERENCES
+from msa_lib.switches import checked
+from msa_lib.train import RunResult, TrainConfig, fit, write_atomically
+
+STORE = Path("runs")
+
+
+class RunFailed(RuntimeError):
+    """A run was asked for as a number and has none."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is asked for. `label` is the name of the row it belongs to; it does not change the run."""
+
+    model: str
+    data: str
+    seed: int = 1111
+    switches: Mapping = field(default_factory=dict)
+    train: Mapping = field(default_factory=dict)
+    root: str | None = None
+    device: str = "cpu"
+    label: str = ""
+
+
+@lru_cache(maxsize=2)
+def _dataset(name: str, root: str | None) -> Dataset:
+    return load_dataset(name, root)
+
+
+def parameters(run: Run) -> dict:
+    """Everything that determines the result, in plain JSON; the defaults of today are written out."""
+    dataset = _dataset(run.data, run.root)
+    data = {"name": Path(run.data).name, "fingerprint": dataset.fingerprint}
+    common = {"model": run.model, "data": data, "seed": run.seed}
+    if run.model in REFERENCES:
+        return common | {"seed": 0, "switches": dict(run.switches)}
+    if run.model not in MODELS:
+        raise ValueError(f"No model {run.model!r}: expected one of {', '.join([*MODELS, *REFERENCES])}.")
+    switches = asdict(checked(MODELS[run.model].Config, dict(run.switches), f"{run.model} switch"))
+    train = asdict(checked(TrainConfig, dict(run.train), "training setting"))
+    train.pop("switches")
+    complete = common | {"switches": switches, "train": train, "device": torch.device(run.device).type}
+    return json.loads(json.dumps(complete, allow_nan=False))
+
+
+def run_id(params: Mapping) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, report=None) -> dict:
+    """The stored result of `run`, trained first if it is not there. -> the content of result.json."""
+    params = parameters(run)
+    folder = Path(store).resolve() / run_id(params)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # released by the system if this process dies
+        result = _read(folder)
+        if result is not None and not (retry_failed and result["status"] == "failed"):
+            return result
+        write_atomically(folder / "params.json", _json(params))
+        environment = _environment(folder, run)
+        write_atomically(folder / "env.json", _json(environment))
+        started = time.perf_counter()
+        try:
+            outcome = _train(run, params, folder, report)
+        except (ValueError, FileNotFoundError):
+            raise  # the request was wrong, not the run
+        except Exception as problem:  # recorded, not hidden: out of memory, a bug in a model
+            outcome = RunResult(run.model, run.seed, "failed", reason=f"{type(problem).__name__}: {problem}")
+        environment["seconds"] += time.perf_counter() - started
+        write_atomically(folder / "env.json", _json(environment))
+        result = _write(folder, params, outcome, _dataset(run.data, run.root))
+        (folder / "state.pt").unlink(missing_ok=True)
+        return result
+
+
+def _train(run: Run, params: Mapping, folder: Path, report) -> RunResult:
+    dataset = _dataset(run.data, run.root)
+    if run.model in REFERENCES:
+        return REFERENCES[run.model](dataset, **params["switches"])
+    config = checked(TrainConfig, {**params["train"], "switches": params["switches"]}, "training setting")
+    return fit(run.model, dataset, config, seeds=(run.seed,), device=run.device, folder=folder, report=report)[0]
+
+
+def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) -> dict:
+    result = {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "params": params,
+        "metrics": outcome.metrics,
+        "best_epoch": outcome.best_epoch,
+        "epochs": outcome.epochs,
+        "n_parameters": outcome.n_parameters,
+        "scale": dataset.scale,
+        "synthetic": dataset.synthetic,
+        "version": __version__,
+    }
+    if outcome.status == "done":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, ids=np.array(dataset.test.ids), **outcome.outputs)
+        write_atomically(folder / "predictions.npz", buffer.getbuffer())
+    write_atomically(folder / "result.json", _json(result))
+    return _read(folder)
+
+
+def _json(content: Mapping) -> bytes:
+    return (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _plain(value):
+    """NaN becomes null: missing stays missing."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read(folder: Path) -> dict | None:
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    return json.loads(path.read_text()) | {"folder": str(folder)}
+
+
+def _environment(folder: Path, run: Run) -> dict:
+    earlier = json.loads((folder / "env.json").read_text()) if (folder / "env.json").exists() else {}
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    device = torch.cuda.get_device_name(run.device) if torch.device(run.device).type == "cuda" else platform.machine()
+    return {
+        "commit": git.stdout.strip() or None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "attempts": earlier.get("attempts", 0) + 1,
+        "seconds": earlier.get("seconds", 0.0),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "device": device,
+        "cores": os.cpu_count(),
+    }
+
+
+def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
+    """What `predictions.npz` holds of a finished run: ids, labels, predictions, recorded extras (test split)."""
+    folder = Path(store).resolve() / run_id(parameters(run))
+    result = _read(folder)
+    if result is None or result["status"] != "done":
+        raise RunFailed(f"Run {folder.name} has no predictions: {result['reason'] if result else 'it was never run'}.")
+    with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def grid(runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs") -> pd.DataFrame:
+    """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
+
+    Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
+    """
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    store = str(Path(store).resolve())
+    work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(delayed(execute)(run, store) for run in runs)
+    results = list(tqdm(work, total=len(runs), desc=title, unit="run"))
+    rows = [rows_of(result) for result in results]
+    labels = [[run.label or run.model] * len(part) for run, part in zip(runs, rows, strict=True)]
+    frame = pd.concat([pd.DataFrame(part) for part in rows], ignore_index=True)
+    frame.insert(0, "label", [label for part in labels for label in part])
+    return frame
+
+
+def rows_of(result: Mapping) -> list[dict]:
+    """Long format: one row per split and metric, unrounded; a failed run gives one row without a number."""
+    params = result["params"]
+    context = {
+        "run": Path(result["folder"]).name,
+        "model": params["model"],
+        "dataset": params["data"]["name"],
+        "fingerprint": params["data"]["fingerprint"],
+        "synthetic": result["synthetic"],
+        "seed": params["seed"],
+        "selection": params.get("train", {}).get("select", ""),
+        "best_epoch": result["best_epoch"],
+        "epochs": result["epochs"],
+        "n_parameters": result["n_parameters"],
+        "device": params.get("device", "cpu"),
+        "switches": json.dumps(params["switches"]),
+        "train": json.dumps(params.get("train", {})),
+        "status": result["status"],
+        "reason": result["reason"],
+    }
+    if result["status"] != "done":
+        return [context | {"split": "test", "metric": "", "value": math.nan}]
+    return [
+        context | {"split": split, "metric": metric, "value": math.nan if value is None else value}
+        for split, metrics in result["metrics"].items()
+        for metric, value in metrics.items()
+    ]
+
+
+def collect(store: Path | str = STORE) -> pd.DataFrame:
+    """Rows of every finished or failed run in a store. Directories without a result.json are not results."""
+    results = [_read(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
+    return pd.DataFrame([row for result in results if "params" in result for row in rows_of(result)])

@@ -1,0 +1,270 @@
+"""The one training loop. Every model goes through `fit`; what differs between models is their `loss`.
+
+Nothing in a step waits for the device: losses stay there until the epoch ends, batches are indices into resident data.
+The state after each epoch is saved, so that a run killed at any moment continues to the same result, to the bit on CPU.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from msa_lib.data import Dataset, Split
+from msa_lib.metrics import evaluate, swapped_f1
+from msa_lib.models import MODELS, build_model
+from msa_lib.switches import checked
+
+Selection = Literal["val_mae", "val_loss", "val_corr", "last", "test_oracle"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. AMSGFN states none of these values; what a study takes from a paper it passes here."""
+
+    batch_size: int = 64
+    lr: float = 1e-4
+    lr_encoder: float = 2e-5  # for a pretrained text encoder that is trained along
+    weight_decay: float = 1e-3  # not on biases and norms
+    clip: float = 1.0  # gradient norm; 0 turns it off
+    epochs: int = 100
+    patience: int = 10  # epochs without improvement on the selection rule
+    select: Selection = "val_mae"  # which epoch's weights are kept; test_oracle only measures what cheating is worth
+    drop_last: bool = True  # contrastive terms depend on the batch size
+    threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
+    switches: Mapping = field(default_factory=dict)  # of the model
+
+
+@dataclass
+class RunResult:
+    """One trained seed. Metrics are fractions, as `metrics.evaluate` gives them, per split; empty if it failed."""
+
+    model: str
+    seed: int
+    status: str  # "done" or "failed"
+    reason: str = ""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_epoch: int | None = None  # counted from 1
+    epochs: int = 0
+    n_parameters: int = 0
+    history: list[dict] = field(default_factory=list)  # one entry per epoch
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)  # test set: labels, predictions, recorded extras
+    network: nn.Module | None = field(default=None, repr=False)
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; the message says at which step and in which term."""
+
+
+def fit(
+    model_name: str,
+    dataset: Dataset,
+    config: TrainConfig | Mapping | None = None,
+    seeds: Sequence[int] = (1111, 1112, 1113, 1114, 1115),
+    device: str = "cpu",
+    folder: Path | None = None,
+    report: Callable[[dict], None] | None = None,
+) -> list[RunResult]:
+    """Train `model_name` on `dataset` once per seed and evaluate the selected epoch on validation and test.
+
+    With `folder` (one seed only) the state is saved there after each epoch and taken up again if it is found there.
+    `report` is called with each epoch's record. A run that fails is returned with its reason, not raised.
+    """
+    if config is None or isinstance(config, Mapping):
+        config = checked(TrainConfig, dict(config or {}), "training setting")
+    if model_name not in MODELS:
+        raise ValueError(f"No model {model_name!r}: expected one of {', '.join(MODELS)}.")
+    if folder is not None and len(seeds) != 1:
+        raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
+    dataset = dataset.to(device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        return [_fit_seed(model_name, dataset, config, seed, device, folder, report) for seed in seeds]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunResult:
+    torch.manual_seed(seed)
+    network = build_model(model_name, dataset, **config.switches).to(device)
+    result = RunResult(model_name, seed, "failed", n_parameters=sum(p.numel() for p in network.parameters()))
+    optimiser = torch.optim.AdamW(_groups(network, config), fused=torch.device(device).type == "cuda")
+    shuffle = torch.Generator().manual_seed(seed)
+    best = {"score": float("inf"), "epoch": 0, "weights": None}
+    state = _State(folder, network, optimiser, shuffle, best, result.history)
+    state.restore()
+    try:
+        while not _finished(len(result.history), best["epoch"], config):
+            epoch = len(result.history) + 1
+            record = {"epoch": epoch, **_train_epoch(network, dataset.train, optimiser, shuffle, config, epoch)}
+            score, record["valid"] = _score(network, dataset, config, epoch)
+            if score < best["score"]:  # NaN is never an improvement
+                best |= {"score": score, "epoch": epoch, "weights": _copy(network)}
+            result.history.append(record)
+            state.save()
+            if report:
+                report(record)
+        if best["weights"] is None:
+            raise TrainingFailed(f"{config.select} was not a finite number in any of {len(result.history)} epochs.")
+    except TrainingFailed as problem:
+        result.reason = str(problem)
+        return result
+    network.load_state_dict(best["weights"])
+    for name in ("valid", "test"):
+        split = dataset.splits[name]
+        outputs = predict(network, split, config.batch_size)
+        result.metrics[name] = scores(outputs, dataset.scale)
+    result.status, result.outputs, result.network = "done", outputs, network
+    result.best_epoch, result.epochs = best["epoch"], len(result.history)
+    return result
+
+
+def _finished(done: int, best_epoch: int, config: TrainConfig) -> bool:
+    patience = config.epochs if config.select == "last" else config.patience
+    return done >= config.epochs or (done > 0 and done - best_epoch >= patience)
+
+
+def _train_epoch(network, split: Split, optimiser, shuffle, config: TrainConfig, epoch: int) -> dict:
+    """One pass; -> mean of every loss term. Raises TrainingFailed naming the first step and term that is not finite."""
+    network.train()
+    steps = []
+    for batch in split.batches(config.batch_size, shuffle, config.drop_last):
+        terms = network.loss(batch, network(batch))
+        optimiser.zero_grad(set_to_none=True)
+        terms["total"].backward()
+        if config.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        optimiser.step()
+        steps.append(torch.stack([value.detach() for value in terms.values()]))
+    names, values = list(terms), torch.stack(steps).cpu()  # [steps,terms]; the only wait of the epoch
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        step, term = bad[0].tolist()
+        raise TrainingFailed(f"Loss term {names[term]!r} was {values[step, term]} at step {step + 1} of epoch {epoch}.")
+    return {"loss": dict(zip(names, values.double().mean(0).tolist(), strict=True))}
+
+
+def _groups(network: nn.Module, config: TrainConfig) -> list[dict]:
+    """Parameter groups: a pretrained text encoder has its own rate; biases, norms and other vectors do not decay."""
+    groups: dict[tuple[bool, bool], list] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(("text_encoder." in name, parameter.ndim < 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.lr_encoder if encoder else config.lr,
+            "weight_decay": 0.0 if vector else config.weight_decay,
+        }
+        for (encoder, vector), parameters in groups.items()
+    ]
+
+
+def _score(network: nn.Module, dataset: Dataset, config: TrainConfig, epoch: int) -> tuple[float, dict[str, float]]:
+    """The value to minimise under the selection rule, and the validation metrics."""
+    valid = evaluate_split(network, dataset.valid, dataset.scale, config.batch_size)
+    if config.select == "val_loss":
+        return mean_loss(network, dataset.valid, config.batch_size), valid
+    if config.select == "test_oracle":
+        return evaluate_split(network, dataset.test, dataset.scale, config.batch_size)["mae"], valid
+    if config.select == "last":
+        return -float(epoch), valid  # every epoch wins
+    return (-valid["corr"] if config.select == "val_corr" else valid["mae"]), valid
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Split, batch_size: int = 64) -> dict[str, np.ndarray]:
+    """`labels`, `predictions` [N] and the model's recorded extras [N,...] for a split, in its order."""
+    network.eval()
+    rows: dict[str, list[Tensor]] = {"labels": [], "predictions": []}
+    for batch in split.batches(batch_size):
+        output = network(batch)
+        rows["labels"].append(batch.labels)
+        rows["predictions"].append(output.prediction)
+        for name in getattr(network, "RECORD", ()):
+            rows.setdefault(name, []).append(output.extras[name])
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()}
+
+
+def scores(outputs: Mapping[str, np.ndarray], scale: str) -> dict[str, float]:
+    """All metrics of `predict`'s outputs, the F1 of swapped arguments and the counts behind accuracies included."""
+    pair = outputs["labels"], outputs["predictions"]
+    return evaluate(*pair, scale=scale, counts=True) | swapped_f1(*pair, scale=scale)
+
+
+def evaluate_split(network: nn.Module, split: Split, scale: str, batch_size: int = 64) -> dict[str, float]:
+    outputs = predict(network, split, batch_size)
+    return evaluate(outputs["labels"], outputs["predictions"], scale=scale)
+
+
+@torch.no_grad()
+def mean_loss(network: nn.Module, split: Split, batch_size: int) -> float:
+    """Total loss per sample; contrastive terms see the batches as they come, the last one being smaller."""
+    network.eval()
+    parts = [(network.loss(b, network(b))["total"] * len(b.labels)) for b in split.batches(batch_size)]
+    return float(torch.stack(parts).sum() / len(split))
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+class _State:
+    """Everything the next epoch depends on, written by rename: a killed run finds either the old or the new state."""
+
+    def __init__(self, folder, network, optimiser, shuffle, best, history) -> None:
+        self.path = None if folder is None else Path(folder) / "state.pt"
+        self.network, self.optimiser, self.shuffle, self.best, self.history = network, optimiser, shuffle, best, history
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "shuffle": self.shuffle.get_state(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": cuda,
+                "best": self.best,
+                "history": json.dumps(self.history),
+            },
+            buffer,
+        )
+        write_atomically(self.path, buffer.getbuffer())
+        lines = "".join(json.dumps(record) + "\n" for record in self.history)
+        write_atomically(self.path.with_name("metrics.jsonl"), lines.encode())
+
+    def restore(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        saved = torch.load(self.path, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.shuffle.set_state(saved["shuffle"])
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"]:
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        self.best.update(saved["best"])
+        self.history[:] = json.loads(saved["history"])
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write beside the target, flush to the disk, rename: a reader sees the old file or the whole new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
