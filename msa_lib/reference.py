@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +14,16 @@ from msa_lib.models.layers import masked_mean
 from msa_lib.train import RunResult, scores
 
 ALPHAS = np.logspace(-1, 6, 15)
+
+
+@dataclass(frozen=True)
+class RidgeSwitches:
+    modalities: Literal["tav", "ta", "tv", "av", "t", "a", "v"] = "tav"
+
+
+@dataclass(frozen=True)
+class NoSwitches:
+    pass
 
 
 def pooled_features(split: Split, modalities: str = LETTERS) -> np.ndarray:
@@ -56,3 +68,4 @@ def _result(name: str, dataset: Dataset, predictions: Mapping[str, np.ndarray], 
 
 
 REFERENCES: dict[str, Callable[..., RunResult]] = {"ridge": ridge, "label_mean": label_mean}
+SWITCHES: dict[str, type] = {"ridge": RidgeSwitches, "label_mean": NoSwitches}

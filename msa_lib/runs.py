@@ -29,13 +29,15 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from threadpoolctl import threadpool_limits
 
 from msa_lib import __version__
 from msa_lib.data import Dataset, load_dataset
 from msa_lib.models import MODELS
-from msa_lib.reference import REFERENCES
+from msa_lib.reference import REFERENCES, SWITCHES
+from msa_lib.state import plain, write_atomically
 from msa_lib.switches import checked
-from msa_lib.train import RunResult, TrainConfig, fit, write_atomically
+from msa_lib.train import RunResult, TrainConfig, fit
 
 STORE = Path("runs")
 
@@ -66,13 +68,16 @@ def _dataset(name: str, root: str | None) -> Dataset:
 def parameters(run: Run) -> dict:
     """Everything that determines the result, in plain JSON; the defaults of today are written out."""
     dataset = _dataset(run.data, run.root)
-    data = {"name": Path(run.data).name, "fingerprint": dataset.fingerprint}
-    common = {"model": run.model, "data": data, "seed": run.seed}
+    data = {"name": Path(run.data).name, "fingerprint": dataset.fingerprint, "scale": dataset.scale}
+    common = {"model": run.model, "data": data, "seed": int(run.seed)}
     if run.model in REFERENCES:
-        return common | {"seed": 0, "switches": dict(run.switches)}
+        switches = checked(SWITCHES[run.model], dict(run.switches), f"{run.model} switch")
+        return common | {"seed": 0, "switches": asdict(switches)}
     if run.model not in MODELS:
         raise ValueError(f"No model {run.model!r}: expected one of {', '.join([*MODELS, *REFERENCES])}.")
     switches = asdict(checked(MODELS[run.model].Config, dict(run.switches), f"{run.model} switch"))
+    if "switches" in run.train:
+        raise ValueError("Switches of a model belong in Run.switches, not in Run.train.")
     train = asdict(checked(TrainConfig, dict(run.train), "training setting"))
     train.pop("switches")
     complete = common | {"switches": switches, "train": train, "device": torch.device(run.device).type}
@@ -84,14 +89,24 @@ def run_id(params: Mapping) -> str:
 
 
 def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, report=None) -> dict:
-    """The stored result of `run`, trained first if it is not there. -> the content of result.json."""
+    """The stored result of `run`, trained first if it is not there. -> the content of result.json.
+
+    A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
+    """
     params = parameters(run)
     folder = Path(store).resolve() / run_id(params)
     folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "state.pt"
     with FileLock(folder / "lock"):  # released by the system if this process dies
+        for partial in folder.glob("*.partial"):  # of a process that was killed while writing
+            partial.unlink()
         result = _read(folder)
-        if result is not None and not (retry_failed and result["status"] == "failed"):
-            return result
+        if result is not None:
+            state.unlink(missing_ok=True)  # of a process that was killed after its last write
+            if not (retry_failed and result["status"] == "failed"):
+                return result
+        if not state.exists():
+            (folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that does not go on
         write_atomically(folder / "params.json", _json(params))
         environment = _environment(folder, run)
         write_atomically(folder / "env.json", _json(environment))
@@ -105,16 +120,17 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         environment["seconds"] += time.perf_counter() - started
         write_atomically(folder / "env.json", _json(environment))
         result = _write(folder, params, outcome, _dataset(run.data, run.root))
-        (folder / "state.pt").unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
         return result
 
 
 def _train(run: Run, params: Mapping, folder: Path, report) -> RunResult:
     dataset = _dataset(run.data, run.root)
     if run.model in REFERENCES:
-        return REFERENCES[run.model](dataset, **params["switches"])
+        with threadpool_limits(1):  # the order of sums, and so the last bits, depend on the threads
+            return REFERENCES[run.model](dataset, **params["switches"])
     config = checked(TrainConfig, {**params["train"], "switches": params["switches"]}, "training setting")
-    return fit(run.model, dataset, config, seeds=(run.seed,), device=run.device, folder=folder, report=report)[0]
+    return fit(run.model, dataset, config, seeds=(params["seed"],), device=run.device, folder=folder, report=report)[0]
 
 
 def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) -> dict:
@@ -139,35 +155,27 @@ def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) 
 
 
 def _json(content: Mapping) -> bytes:
-    return (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _plain(value):
-    """NaN becomes null: missing stays missing."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return (json.dumps(plain(content), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _read(folder: Path) -> dict | None:
     path = folder / "result.json"
     if not path.exists():
         return None
-    return json.loads(path.read_text()) | {"folder": str(folder)}
+    try:
+        return json.loads(path.read_text()) | {"folder": str(folder)}
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: expected the JSON object of a run; delete it to run again.") from None
 
 
 def _environment(folder: Path, run: Run) -> dict:
-    earlier = json.loads((folder / "env.json").read_text()) if (folder / "env.json").exists() else {}
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    try:
+        earlier = json.loads((folder / "env.json").read_text())
+    except (OSError, ValueError):
+        earlier = {}
     device = torch.cuda.get_device_name(run.device) if torch.device(run.device).type == "cuda" else platform.machine()
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "attempts": earlier.get("attempts", 0) + 1,
         "seconds": earlier.get("seconds", 0.0),
@@ -180,6 +188,15 @@ def _environment(folder: Path, run: Run) -> dict:
     }
 
 
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() or None
+    except OSError:  # no git on this machine
+        return None
+
+
 def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
     """What `predictions.npz` holds of a finished run: ids, labels, predictions, recorded extras (test split)."""
     folder = Path(store).resolve() / run_id(parameters(run))
@@ -190,7 +207,9 @@ def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def grid(runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs") -> pd.DataFrame:
+def grid(
+    runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs", retry_failed: bool = False
+) -> pd.DataFrame:
     """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
 
     Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
@@ -199,7 +218,8 @@ def grid(runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: s
     from tqdm import tqdm
 
     store = str(Path(store).resolve())
-    work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(delayed(execute)(run, store) for run in runs)
+    calls = (delayed(execute)(run, store, retry_failed) for run in runs)
+    work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
     results = list(tqdm(work, total=len(runs), desc=title, unit="run"))
     rows = [rows_of(result) for result in results]
     labels = [[run.label or run.model] * len(part) for run, part in zip(runs, rows, strict=True)]
@@ -218,7 +238,7 @@ def rows_of(result: Mapping) -> list[dict]:
         "fingerprint": params["data"]["fingerprint"],
         "synthetic": result["synthetic"],
         "seed": params["seed"],
-        "selection": params.get("train", {}).get("select", ""),
+        "selection": params.get("train", {}).get("selection", ""),
         "best_epoch": result["best_epoch"],
         "epochs": result["epochs"],
         "n_parameters": result["n_parameters"],

@@ -49,4 +49,7 @@ def _words(hint: object) -> str:
         return "one of " + ", ".join(map(repr, get_args(hint)))
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_words(a) for a in get_args(hint))
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))
+    if get_origin(hint) is tuple:
+        return f"a list of {', '.join('...' if a is ... else _words(a) for a in get_args(hint))}"
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "none"}
+    return words.get(hint, str(hint))

@@ -6,9 +6,6 @@ The state after each epoch is saved, so that a run killed at any moment continue
 
 from __future__ import annotations
 
-import io
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from msa_lib.data import Dataset, Split
 from msa_lib.metrics import evaluate, swapped_f1
 from msa_lib.models import MODELS, build_model
+from msa_lib.state import State, load_weights, trained_weights
 from msa_lib.switches import checked
 
 Selection = Literal["val_mae", "val_loss", "val_corr", "last", "test_oracle"]
@@ -37,10 +35,18 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm; 0 turns it off
     epochs: int = 100
     patience: int = 10  # epochs without improvement on the selection rule
-    select: Selection = "val_mae"  # which epoch's weights are kept; test_oracle only measures what cheating is worth
+    selection: Selection = "val_mae"  # which epoch's weights are kept; test_oracle only measures what cheating is worth
     drop_last: bool = True  # contrastive terms depend on the batch size
+    bucket: int = 1  # > 1: batches of like length, sorted within that many shuffled batches; less padding
     threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
     switches: Mapping = field(default_factory=dict)  # of the model
+
+    def __post_init__(self) -> None:
+        numbers = ("lr", "lr_encoder", "weight_decay", "clip", "batch_size", "epochs", "patience", "bucket", "threads")
+        for name in numbers:
+            value, least = getattr(self, name), int(isinstance(getattr(TrainConfig, name), int))
+            if not least <= value < float("inf"):
+                raise ValueError(f"training setting {name}={value!r}: expected a number of at least {least}.")
 
 
 @dataclass
@@ -76,10 +82,11 @@ def fit(
     """Train `model_name` on `dataset` once per seed and evaluate the selected epoch on validation and test.
 
     With `folder` (one seed only) the state is saved there after each epoch and taken up again if it is found there.
-    `report` is called with each epoch's record. A run that fails is returned with its reason, not raised.
+    `report` is called with each epoch's record. A run whose numbers fail is returned with its reason, not raised.
+    Raises ValueError for a wrong name or value; an error inside a model comes as RuntimeError.
     """
-    if config is None or isinstance(config, Mapping):
-        config = checked(TrainConfig, dict(config or {}), "training setting")
+    config = vars(config) if isinstance(config, TrainConfig) else config or {}
+    config = checked(TrainConfig, dict(config), "training setting")
     if model_name not in MODELS:
         raise ValueError(f"No model {model_name!r}: expected one of {', '.join(MODELS)}.")
     if folder is not None and len(seeds) != 1:
@@ -100,7 +107,7 @@ def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunR
     optimiser = torch.optim.AdamW(_groups(network, config), fused=torch.device(device).type == "cuda")
     shuffle = torch.Generator().manual_seed(seed)
     best = {"score": float("inf"), "epoch": 0, "weights": None}
-    state = _State(folder, network, optimiser, shuffle, best, result.history)
+    state = State(folder and Path(folder), network, optimiser, shuffle, best, result.history)
     state.restore()
     try:
         while not _finished(len(result.history), best["epoch"], config):
@@ -108,28 +115,32 @@ def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunR
             record = {"epoch": epoch, **_train_epoch(network, dataset.train, optimiser, shuffle, config, epoch)}
             score, record["valid"] = _score(network, dataset, config, epoch)
             if score < best["score"]:  # NaN is never an improvement
-                best |= {"score": score, "epoch": epoch, "weights": _copy(network)}
+                copy = {name: value.clone() for name, value in trained_weights(network).items()}
+                best |= {"score": score, "epoch": epoch, "weights": copy}
             result.history.append(record)
             state.save()
             if report:
                 report(record)
         if best["weights"] is None:
-            raise TrainingFailed(f"{config.select} was not a finite number in any of {len(result.history)} epochs.")
+            raise TrainingFailed(f"{config.selection} was not a finite number in any of {len(result.history)} epochs.")
+        load_weights(network, best["weights"])
+        for name in ("valid", "test"):
+            outputs = predict(network, dataset.splits[name], config.batch_size)
+            if not np.isfinite(outputs["predictions"]).all():
+                raise TrainingFailed(f"The network of epoch {best['epoch']} predicts NaN or infinity on {name}.")
+            result.metrics[name] = scores(outputs, dataset.scale)
     except TrainingFailed as problem:
-        result.reason = str(problem)
+        result.reason, result.metrics = str(problem), {}
         return result
-    network.load_state_dict(best["weights"])
-    for name in ("valid", "test"):
-        split = dataset.splits[name]
-        outputs = predict(network, split, config.batch_size)
-        result.metrics[name] = scores(outputs, dataset.scale)
+    except ValueError as problem:  # of the model, not of the request: that was checked when the network was built
+        raise RuntimeError(f"ValueError: {problem}") from problem
     result.status, result.outputs, result.network = "done", outputs, network
     result.best_epoch, result.epochs = best["epoch"], len(result.history)
     return result
 
 
 def _finished(done: int, best_epoch: int, config: TrainConfig) -> bool:
-    patience = config.epochs if config.select == "last" else config.patience
+    patience = config.epochs if config.selection == "last" else config.patience
     return done >= config.epochs or (done > 0 and done - best_epoch >= patience)
 
 
@@ -137,7 +148,7 @@ def _train_epoch(network, split: Split, optimiser, shuffle, config: TrainConfig,
     """One pass; -> mean of every loss term. Raises TrainingFailed naming the first step and term that is not finite."""
     network.train()
     steps = []
-    for batch in split.batches(config.batch_size, shuffle, config.drop_last):
+    for batch in split.batches(config.batch_size, shuffle, config.drop_last, config.bucket):
         terms = network.loss(batch, network(batch))
         optimiser.zero_grad(set_to_none=True)
         terms["total"].backward()
@@ -172,13 +183,13 @@ def _groups(network: nn.Module, config: TrainConfig) -> list[dict]:
 def _score(network: nn.Module, dataset: Dataset, config: TrainConfig, epoch: int) -> tuple[float, dict[str, float]]:
     """The value to minimise under the selection rule, and the validation metrics."""
     valid = evaluate_split(network, dataset.valid, dataset.scale, config.batch_size)
-    if config.select == "val_loss":
+    if config.selection == "val_loss":
         return mean_loss(network, dataset.valid, config.batch_size), valid
-    if config.select == "test_oracle":
+    if config.selection == "test_oracle":
         return evaluate_split(network, dataset.test, dataset.scale, config.batch_size)["mae"], valid
-    if config.select == "last":
+    if config.selection == "last":
         return -float(epoch), valid  # every epoch wins
-    return (-valid["corr"] if config.select == "val_corr" else valid["mae"]), valid
+    return (-valid["corr"] if config.selection == "val_corr" else valid["mae"]), valid
 
 
 @torch.no_grad()
@@ -212,59 +223,3 @@ def mean_loss(network: nn.Module, split: Split, batch_size: int) -> float:
     network.eval()
     parts = [(network.loss(b, network(b))["total"] * len(b.labels)) for b in split.batches(batch_size)]
     return float(torch.stack(parts).sum() / len(split))
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-class _State:
-    """Everything the next epoch depends on, written by rename: a killed run finds either the old or the new state."""
-
-    def __init__(self, folder, network, optimiser, shuffle, best, history) -> None:
-        self.path = None if folder is None else Path(folder) / "state.pt"
-        self.network, self.optimiser, self.shuffle, self.best, self.history = network, optimiser, shuffle, best, history
-
-    def save(self) -> None:
-        if self.path is None:
-            return
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "shuffle": self.shuffle.get_state(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": cuda,
-                "best": self.best,
-                "history": json.dumps(self.history),
-            },
-            buffer,
-        )
-        write_atomically(self.path, buffer.getbuffer())
-        lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        write_atomically(self.path.with_name("metrics.jsonl"), lines.encode())
-
-    def restore(self) -> None:
-        if self.path is None or not self.path.exists():
-            return
-        saved = torch.load(self.path, weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.shuffle.set_state(saved["shuffle"])
-        torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"]:
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
-        self.best.update(saved["best"])
-        self.history[:] = json.loads(saved["history"])
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write beside the target, flush to the disk, rename: a reader sees the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

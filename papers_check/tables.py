@@ -21,8 +21,8 @@ def our_metric(metric: str, side: str) -> str:
 
 
 def is_percent(metric: str) -> bool:
-    """Whether the papers print this metric in percent, and we keep it as a fraction: the accuracies and F1."""
-    return metric.startswith(("acc", "f1"))
+    """Whether the papers print this metric in percent, and we keep it as a fraction: the accuracies and F1, not their counts."""
+    return metric.startswith(("acc", "f1")) and not metric.endswith(("_k", "_n"))
 
 
 def column_decimals(reported: pd.DataFrame) -> dict[str, int]:

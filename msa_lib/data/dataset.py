@@ -66,13 +66,16 @@ class Split:
     host_lengths: Tensor | None = field(default=None, repr=False)  # [N,M] the lengths, kept on the CPU
 
     def __post_init__(self) -> None:
-        if self.host_lengths is None:
+        if self.host_lengths is None or self.lengths.device.type == "cpu":  # never those of a split it was made from
             object.__setattr__(self, "host_lengths", self.lengths.cpu())
         n = len(self.labels)
         for name in ("text", "audio", "vision", "lengths", "ids", "unimodal_labels", "raw_text", "tokens"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise ValueError(f"{name} has {len(value)} samples where the split has {n} labels.")
+        for name, value in self.truth.items():
+            if len(value) != n:
+                raise ValueError(f"truth[{name!r}] has {len(value)} samples where the split has {n} labels.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,19 +99,30 @@ class Split:
         return self._gather(index.long().to(self.device), self._widths(index.long().cpu()))
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
+        self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False, bucket: int = 1
     ) -> Iterator[Batch]:
         """One pass over the split, shuffled if a (CPU) generator is given. One host-to-device copy for the whole pass.
 
-        `drop_last` leaves out a last batch of fewer than `batch_size` samples, unless it is the only one.
+        `drop_last` leaves out a last batch of fewer than `batch_size` samples, unless it is the only one. `bucket` > 1
+        sorts each stretch of that many shuffled batches by length, so that a batch holds samples of like length.
         """
         n = len(self)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        if bucket > 1 and generator is not None:
+            order = self._bucketed(order, batch_size, bucket, generator)
         on_device = order.to(self.device)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
         for start in range(0, stop, batch_size):
             part = slice(start, min(start + batch_size, stop))
             yield self._gather(on_device[part], self._widths(order[part]))
+
+    def _bucketed(self, order: Tensor, batch_size: int, bucket: int, generator: torch.Generator) -> Tensor:
+        longest = self.host_lengths.amax(1)
+        stretches = [part[longest[part].argsort(stable=True)] for part in order.split(bucket * batch_size)]
+        batches = torch.cat(stretches).split(batch_size)  # only the very last one may be short, and it stays last
+        full = [b for b in batches if len(b) == batch_size]
+        shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
+        return torch.cat(shuffled + [b for b in batches if len(b) < batch_size])
 
     def _widths(self, index: Tensor) -> list[int]:
         """Longest sample of each modality, at least one step; read from the host copy, so nothing waits."""

@@ -129,15 +129,13 @@ class Alignment(nn.Module):
     def __init__(self, c: AMSGFNConfig) -> None:
         super().__init__()
         self.c = c
-        kinds = {"mlp": lambda: mlp(c.d, c.d, c.d), "linear": lambda: nn.Linear(c.d, c.d), "none": nn.Identity}
-        if c.head == "shared":
-            self.heads = nn.ModuleList([kinds["mlp"]()] * 3)
-        else:
-            self.heads = nn.ModuleList(kinds[c.head]() for _ in range(3))
+        kinds = {"linear": lambda: nn.Linear(c.d, c.d), "none": nn.Identity}
+        kind = kinds.get(c.head, lambda: mlp(c.d, c.d, c.d))
+        self.heads = nn.ModuleList(kind() for _ in range(1 if c.head == "shared" else 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,M,...,d] -> the same shape, in the shared space."""
-        return torch.stack([head(x[:, m]) for m, head in enumerate(self.heads)], 1)
+        return torch.stack([self.heads[m % len(self.heads)](x[:, m]) for m in range(3)], 1)
 
     def loss(self, Z: Tensor, letters: str) -> Tensor:
         """Eqs. 1-2 for Z [B,M,d], over the pairs of available modalities."""
@@ -188,25 +186,28 @@ class ModalityAttention(nn.Module):
 class GuidedFusionLayer(nn.Module):
     """DMGF, one layer of section 2.5.1: what the auxiliaries say to the dominant modality, through a gate."""
 
-    def __init__(self, c: AMSGFNConfig) -> None:
+    def __init__(self, c: AMSGFNConfig, alone: bool) -> None:
         super().__init__()
-        self.c = c
+        self.c, self.alone = c, alone
         kind = ModalityAttention if c.cma_share == "modality" else Attention
         self.cma = nn.ModuleList(kind(c.d, c.heads, c.dropout) for _ in range(2 if c.cma_share == "role" else 1))
         self.sa = Attention(c.d, c.heads, c.dropout)
-        self.gate = nn.Linear(2 * c.d, 1 if c.gate == "scalar" else c.d)
+        self.gate = None if c.gate == "off" else nn.Linear(2 * c.d, 1 if c.gate == "scalar" else c.d)
         self.norm, self.ffn = nn.LayerNorm(c.d), feed_forward(c.d, 4 * c.d, c.dropout)
         self.pre = nn.LayerNorm(c.d) if c.attn_norm == "pre" else nn.Identity()
 
     def forward(self, Xp: Tensor, aux: Tensor, mask: Tensor, roles: Tensor) -> tuple[Tensor, Tensor]:
         """Xp [B,T,d], aux [B,2,T,d]; mask [B,M,T], roles [B,M] in the order p, a1, a2 -> X^[i+1] [B,T,d], G [B,T,.]"""
         query = self.pre(Xp)
+        if self.alone:  # one modality: U = 0 whatever the gate says, so Eqs. 6-7 and 9-12 are not computed
+            Xhat = self.sa(query, query, mask[:, 0]) + Xp  # Eq. 8
+            return self.ffn(self.norm(Xhat)) + Xhat, torch.zeros_like(Xhat)
         R1 = self._cross(0, query, aux[:, 0], mask[:, 1], roles[:, 0], roles[:, 1])  # Eq. 6
         R2 = self._cross(-1, query, aux[:, 1], mask[:, 2], roles[:, 0], roles[:, 2])  # Eq. 7
         Xtmp = self.sa(query, query, mask[:, 0]) + Xp  # Eq. 8
         U = R1 + R2  # Eq. 9
-        G = torch.sigmoid(self.gate(torch.cat([Xtmp, U], -1)))  # Eq. 10
-        U = U if self.c.gate == "off" else G * U  # Eq. 11
+        G = torch.ones_like(U) if self.gate is None else torch.sigmoid(self.gate(torch.cat([Xtmp, U], -1)))  # Eq. 10
+        U = G * U  # Eq. 11
         Xhat = Xtmp + U  # Eq. 12
         return self.ffn(self.norm(Xhat)) + Xhat, G  # Eq. 13
 
@@ -227,13 +228,15 @@ class AMSGFN(nn.Module):
         super().__init__()
         if c.select == "oracle" and "dominant" not in dataset.train.truth:
             raise ValueError(f"select='oracle' needs the planted dominant modality, which {dataset.name} has not.")
-        if c.select.startswith("fixed:") and c.select[-1] not in c.modalities:
-            raise ValueError(f"select={c.select!r} fixes a modality that modalities={c.modalities!r} leaves out.")
         self.c, self.range = c, LABEL_RANGE[dataset.scale]
         self.features = Features(  # 2.2
             dataset, c.d, c.modalities, c.missing, c.bert, c.proj, c.pos, c.length_mode
         )
         self.letters = self.features.letters  # available modalities
+        if c.select.startswith("fixed:") and c.select[-1] not in self.letters:
+            raise ValueError(f"select={c.select!r} fixes a modality other than the available {self.letters}.")
+        if c.select == "oracle" and self.letters != "tav":
+            raise ValueError(f"select='oracle' needs all three modalities, but only {self.letters} are available.")
         self.ccam = Alignment(c) if c.ccam or c.shared_space == "downstream" else None  # 2.3
         self.register_buffer("perm", torch.tensor(PERM), persistent=False)
         if c.fusion == "concat_mlp":
@@ -244,7 +247,7 @@ class AMSGFN(nn.Module):
             if c.weight_scale == "ln_after":
                 self.weight_norm = nn.LayerNorm(c.d)
             depth = 0 if c.dmgf != "on" else 1 if c.layer_share else c.n_layers
-            self.layers = nn.ModuleList(GuidedFusionLayer(c) for _ in range(depth))  # 2.5.1
+            self.layers = nn.ModuleList(GuidedFusionLayer(c, len(self.letters) == 1) for _ in range(depth))  # 2.5.1
             self.tb = EncoderBlock(c.d, c.heads, 4 * c.d, c.dropout, c.tb_norm) if c.tb else None  # 2.5.2
             self.cma_out = Attention(c.d, c.heads, c.dropout)
             self.pool = nn.Linear(c.d, 1) if c.readout == "attn" else None
@@ -267,8 +270,8 @@ class AMSGFN(nn.Module):
         s = torch.softmax(logits, -1)  # Eq. 3, [B,M]
         p, h = self._dominant(s, logits, available, batch)  # Eq. 4, [B], and [B,M] if differentiable
         weight = s if self.c.scores == "softmax" else torch.ones_like(s)
-        if self.c.weight_scale == "times3":
-            weight = weight * available.sum(-1, keepdim=True)
+        if self.c.weight_scale == "times3" and self.c.scores == "softmax":
+            weight = s * available.sum(-1, keepdim=True)
         Xw = weight[..., None, None] * X  # Eq. 5, [B,M,T,d]
         if self.c.weight_scale == "ln_after":
             Xw = self.weight_norm(Xw).masked_fill(~mask[..., None], 0.0)
@@ -294,13 +297,10 @@ class AMSGFN(nn.Module):
         if select == "random":  # arbitrary but fixed per sample, so that evaluation is reproducible
             draw = (batch.index * 2654435761 >> 7) % available.sum(-1).clamp(min=1)  # [B]
             return ((available.cumsum(-1) - 1 == draw[:, None]) & available).long().argmax(-1), None
-        p = s.argmax(-1)
-        hot = F.one_hot(p, 3).to(s.dtype)
-        if select == "st":
-            return p, hot + s - s.detach()
-        if select == "gumbel" and self.training:
-            h = F.gumbel_softmax(logits, hard=True)
-            return h.argmax(-1), h
+        soft = F.gumbel_softmax(logits) if select == "gumbel" and self.training else s
+        p = soft.argmax(-1)
+        if select == "st" or soft is not s:  # the forward value of the one-hot, the gradient of the soft weights
+            return p, F.one_hot(p, 3).to(s.dtype) + soft - soft.detach()
         return p, s if select == "soft" and self.c.soft_mode == "mix_inputs" else None
 
     def _fuse(self, Xw: Tensor, X: Tensor, mask: Tensor, p: Tensor, h: Tensor | None, s: Tensor):
@@ -313,8 +313,8 @@ class AMSGFN(nn.Module):
         ordered = self._permute(Xw, roles, p, h)  # [B,M,T,d]
         raw = self._permute(X, roles, p, h) if self.c.x0 == "raw" else ordered
         keys = mask.gather(1, roles[..., None].expand_as(mask))  # [B,M,T]
-        if self.c.select == "soft":
-            keys = mask.any(1, keepdim=True).expand_as(mask)  # every role is a blend of all modalities
+        if self.c.select == "soft" and h is not None:  # a blended step is valid where any modality in the blend is
+            keys = self._permute(mask.to(X.dtype)[..., None], roles, p, h)[..., 0] > 0
         Xp, aux = ordered[:, 0], ordered[:, 1:]
 
         XN, valid, gates = raw[:, 0], keys[:, 0], []

@@ -19,8 +19,8 @@ class Features(nn.Module):
     bert         precomputed (the data's text features) | frozen | finetune (an encoder over the data's tokens)
     proj         linear | conv1 | conv3 (kernel over time)
     pos          none | sin | learned
-    length_mode  aligned: the other modalities are segment-mean-pooled onto the steps of text, or, without text, of the
-                 modality with the fewest steps | padded: each keeps its own steps
+    length_mode  aligned: the other modalities are segment-mean-pooled onto the steps of text (one step in a sample that
+                 has no text), or, without text, of the modality with the fewest steps | padded: each keeps its own
     missing      mask: a modality left out of `modalities` is unavailable | zero_fill: it is zeros that count as present
     """
 
@@ -36,16 +36,18 @@ class Features(nn.Module):
         length_mode: str = "aligned",
     ) -> None:
         super().__init__()
-        self.d, self.missing, self.bert, self.pos, self.length_mode = d, missing, bert, pos, length_mode
+        self.d, self.missing, self.pos, self.length_mode = d, missing, pos, length_mode
         used = [m for m in range(3) if dataset.available[m] and LETTERS[m] in modalities]
         if not used:
             raise ValueError(f"{dataset.name} has none of the modalities asked for, {modalities!r}.")
-        self.letters = LETTERS if missing == "zero_fill" else "".join(LETTERS[m] for m in used)
+        counted = [m for m in range(3) if m in used or (missing == "zero_fill" and dataset.available[m])]
+        self.letters = "".join(LETTERS[m] for m in counted)
+        self.bert = bert if 0 in used else "precomputed"
         self.grid = 0 if 0 in used else min(used, key=lambda m: dataset.max_steps[m])
         self.register_buffer("used", torch.tensor([m in used for m in range(3)]), persistent=False)
 
         dims = list(dataset.feature_dims)
-        if bert != "precomputed":
+        if self.bert != "precomputed":
             if dataset.encoder is None or dataset.train.tokens is None:
                 raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
             self.text_encoder = TextEncoder(dataset.encoder, train_weights=bert == "finetune")
@@ -64,17 +66,18 @@ class Features(nn.Module):
         raw, lengths = list(batch.features), batch.lengths
         if self.bert != "precomputed":
             raw[0] = self.text_encoder(batch.tokens)  # [B,T,D]
-        raw = [x.masked_fill(~mask[..., None], 0.0) for x, mask in zip(raw, batch.masks, strict=True)]
+        valid = [mask & self.used[m] for m, mask in enumerate(batch.masks)]
+        raw = [x.masked_fill(~mask[..., None], 0.0) for x, mask in zip(raw, valid, strict=True)]
         if self.length_mode == "aligned":
-            grid, steps = lengths[:, self.grid], raw[self.grid].shape[1]
-            raw = [to_grid(x, lengths[:, m], grid, steps) for m, x in enumerate(raw)]
+            grid, steps = lengths[:, self.grid].clamp(min=1), raw[self.grid].shape[1]
+            raw = [x if m == self.grid else to_grid(x, lengths[:, m], grid, steps) for m, x in enumerate(raw)]
             lengths = torch.where(lengths > 0, grid[:, None], 0)  # [B,M]
         steps = max(x.shape[1] for x in raw)
         X = torch.stack([F.pad(self._project(m, x), (0, 0, 0, steps - x.shape[1])) for m, x in enumerate(raw)], 1)
         if self.pos == "sin":
             X = X + sinusoid(steps, self.d, X.device)
         elif self.pos == "learned":
-            X = X + self.position[:steps]
+            X = X + F.pad(self.position, (0, 0, 0, max(0, steps - len(self.position))))[:steps]
         mask = torch.stack([steps_mask(lengths[:, m], steps) for m in range(3)], 1)  # [B,M,T]
         if self.missing == "zero_fill":
             X = X * self.used[:, None, None]

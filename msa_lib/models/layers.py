@@ -55,8 +55,8 @@ class Attention(nn.Module):
 
     def __init__(self, d: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if d % heads:
-            raise ValueError(f"The width d={d} must be a multiple of heads={heads}.")
+        if heads < 1 or d % heads:
+            raise ValueError(f"The width d={d} must be a multiple of heads={heads}, which is at least 1.")
         self.q, self.k, self.v, self.out = (nn.Linear(d, d) for _ in range(4))
         self.heads, self.dropout = heads, dropout
 

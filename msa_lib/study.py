@@ -1,0 +1,262 @@
+"""The study as data: which runs each notebook shows, on which data set, and how much of it at which scale.
+
+A notebook asks for the `runs_of` its page; the command line asks for those of all notebooks first, so that one
+progress bar knows all the work. The names of rows are ours; what a paper prints for them is in `papers_check`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, split_options
+from msa_lib.models import MODELS
+from msa_lib.runs import Run
+
+FIRST_SEED = 1111
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"  # of the checkout
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
+
+    Sizes apply to planted data only: real data are never cut.
+    """
+
+    seeds: int
+    cost: str
+    sizes: str = ""  # options of a planted data set
+    switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
+    train: Mapping = field(default_factory=dict)
+
+
+SMALL = {"amsgfn": {"d": 16, "heads": 2, "n_layers": 1}}  # the smallest sensible width of each model
+SCALES: dict[str, Scale] = {
+    "smoke": Scale(
+        seeds=1,
+        cost="seconds; numbers without meaning",
+        sizes="train=48&valid=24&test=32",
+        switches=SMALL,
+        train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
+    ),
+    "quick": Scale(
+        seeds=3,
+        cost="minutes on two cores; small models",
+        sizes="train=400&valid=200&test=400",
+        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}},
+        train={"epochs": 12, "batch_size": 32, "lr": 1e-3},
+    ),
+    "full": Scale(seeds=5, cost="the defaults of models and loop; hours, or a GPU"),
+}
+BATCH_SIZES = {"mosi": 32, "sims": 32, "planted-mosi": 32, "planted-sims": 32}  # at full scale; 64 otherwise
+
+
+@dataclass(frozen=True)
+class Page:
+    """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches)."""
+
+    title: str
+    dataset: str
+    rows: Mapping[str, tuple[str, Mapping]]
+    paper: str = ""
+    table: int | None = None
+
+
+def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
+    return {label: (model, MODELS[model].VARIANTS[label]) for label in labels}
+
+
+REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
+MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
+LETTERS_OF = {"T": "t", "V": "v", "A": "a", "V+A": "av", "T+V": "tv", "T+A": "ta", "full": "tav"}
+COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
+                  "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
+CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
+                "oracle dominant", "s=1, dynamic p", "gate off", "w/o both contrastive", "concat MLP")  # fmt: skip
+
+PAGES: dict[str, Page] = {
+    "sanity": Page("Sanity before any table", "mosi", {}),
+    "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
+    "amsgfn_table2_mosi": Page(
+        "AMSGFN Table 2: CMU-MOSI", "mosi", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 2
+    ),
+    "amsgfn_table3_mosei": Page(
+        "AMSGFN Table 3: CMU-MOSEI", "mosei", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 3
+    ),
+    "amsgfn_table4_sims": Page(
+        "AMSGFN Table 4: CH-SIMS", "sims", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 4
+    ),
+    "amsgfn_table5_modalities": Page(
+        "AMSGFN Table 5: modalities",
+        "mosei",
+        _variants("amsgfn", *MODALITY_ROWS, "full")
+        | {f"ridge {label}": ("ridge", {"modalities": letters}) for label, letters in LETTERS_OF.items()}
+        | {"label mean": ("label_mean", {})},
+        "amsgfn",
+        5,
+    ),
+    "amsgfn_table6_components": Page(
+        "AMSGFN Table 6: components",
+        "mosei",
+        _variants("amsgfn", *COMPONENT_ROWS, *CONTROL_ROWS) | REFERENCE_ROWS,
+        "amsgfn",
+        6,
+    ),
+    "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
+}
+
+
+def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:
+    """(name, root) of the data set a notebook uses when the study is asked to run on `data`.
+
+    `data` is "planted" (then the planted stand-in of the page's own set), another planted name, a file or packed
+    folder (then every notebook uses it), or a folder that holds the real sets (then each notebook takes its own).
+    """
+    base, options = split_options(data)
+    if base == "planted" and not options:
+        base = f"planted-{PAGES[page].dataset}"
+    if base in PLANTED:
+        sizes = SCALES[scale].sizes
+        return (f"{base}?{sizes}" if sizes and not options else base if not options else data), None
+    if Path(base).is_dir() and not (Path(base) / "meta.json").exists():
+        return PAGES[page].dataset, str(Path(base).resolve())
+    return (str(Path(base).resolve()) + data[len(base) :] if Path(base).exists() else data), None
+
+
+def runs_of(
+    page: str, name: str, root: str | None, dataset: Dataset, seeds: int, scale: str, device: str = "cpu"
+) -> list[Run]:
+    """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
+
+    Rows that the data cannot have, such as T+A without audio or the oracle without planted facts, are left out.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
+    size, runs, possible = SCALES[scale], [], _fits(dataset)
+    train = dict(size.train) or {"batch_size": BATCH_SIZES.get(split_options(name)[0], 64)}
+    for label, (model, switches) in PAGES[page].rows.items():
+        if not possible(model, switches):
+            continue
+        if model not in MODELS:
+            runs.append(Run(model, name, 0, switches, {}, root or None, label=label))
+            continue
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+            settings = {**size.switches.get(model, {}), **switches}
+            runs.append(Run(model, name, seed, settings, train, root or None, device, label))
+    return runs
+
+
+def _fits(dataset: Dataset) -> Callable[[str, Mapping], bool]:
+    have = {letter for letter, has in zip("tav", dataset.available, strict=True) if has}
+
+    def applicable(model: str, switches: Mapping) -> bool:
+        if switches.get("select") == "oracle" and "dominant" not in dataset.train.truth:
+            return False
+        fixed = {switches["select"][-1]} if str(switches.get("select", "")).startswith("fixed:") else set()
+        return (set(switches.get("modalities", "")) | fixed) <= have
+
+    return applicable
+
+
+def folder(store: str) -> str:
+    """Where runs are kept: `store` itself, or, if it is empty, a folder that goes away with this process."""
+    if store:
+        return store
+    temporary = tempfile.TemporaryDirectory(prefix="msa-")
+    atexit.register(temporary.cleanup)
+    return temporary.name
+
+
+def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str) -> str:
+    """What must stand under every table: the data, the seeds, the spread, the selection rule, the command."""
+    trained = rows[rows["selection"] != ""]
+    seeds = ", ".join(map(str, sorted(trained["seed"].unique())))
+    n, rules = trained["seed"].nunique(), ", ".join(sorted(trained["selection"].unique()))
+    kind = "real data"
+    if dataset.synthetic:
+        kind = "SYNTHETIC (planted): relations only, no number compares with a printed one"
+    return "\n".join(
+        [
+            f"Data: {dataset.name} [{dataset.fingerprint}], {kind}; test n = {len(dataset.test)}.",
+            *(f"      {note}" for note in dataset.notes),
+            f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
+            f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
+            f"Command: {command}",
+        ]
+    )
+
+
+def paired(values: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Differences to the column `reference`, seed by seed (index: seeds, columns: rows of a table).
+
+    -> one line per other column: mean difference, its 95 % t-interval, the number of seeds both have.
+    """
+    from scipy import stats
+
+    lines = []
+    for label in values.columns.drop(reference):
+        difference = (values[label] - values[reference]).dropna()
+        n, mean = len(difference), difference.mean()
+        half = stats.t.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5 if n > 1 else float("nan")
+        shown = f"{mean - half:+.3f} .. {mean + half:+.3f}" if n > 1 else "–"
+        lines.append({"row": label, f"minus {reference}": f"{mean:+.3f}", "95 % interval": shown, "seeds": n})
+    return pd.DataFrame(lines)
+
+
+LABEL_TABLES = {
+    "mosi": ("mosi",),
+    "mosei": ("mosei_labels_full", "mosei_text"),
+    "sims": ("sims",),
+    "simsv2": ("simsv2",),
+}
+
+
+def _label_sources(dataset: str, root: str, labels: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """(name, labels of each split) of every set there is: label tables, real files, or the one planted set."""
+    if labels:
+        for name, files in LABEL_TABLES.items():
+            paths = [path for file in files if (path := Path(labels) / f"{file}.csv").exists()]
+            if paths:
+                table = pd.read_csv(paths[0], usecols=["label", "split"]).replace({"split": {"val": "valid"}})
+                yield name, {split: part.to_numpy() for split, part in table.groupby("split")["label"]}
+        return
+    for name in REAL if root else (dataset,):
+        try:
+            loaded = load_dataset(name, root or None)
+        except FileNotFoundError:
+            continue  # shown as missing by its absence from the table
+        yield name, {split: part.labels.numpy() for split, part in loaded.splits.items()}
+
+
+def split_sizes(dataset: str, root: str = "", labels: str = "") -> pd.DataFrame:
+    """Samples per split of every data set at hand: index dataset, columns train, valid, test, total."""
+    sizes = {
+        name: {split: len(y) for split, y in parts.items()} for name, parts in _label_sources(dataset, root, labels)
+    }
+    frame = pd.DataFrame(sizes).T.reindex(columns=["train", "valid", "test"]).rename_axis("dataset")
+    return frame.assign(total=frame.sum(axis=1)).astype(int)
+
+
+def split_labels(dataset: str, root: str = "", labels: str = "") -> dict[str, np.ndarray]:
+    """All labels of every data set at hand, its splits joined."""
+    return {name: np.concatenate(list(parts.values())) for name, parts in _label_sources(dataset, root, labels)}
+
+
+def first_samples(dataset: Dataset, n: int) -> Dataset:
+    """The first `n` training samples as training, validation and test set at once."""
+    full = dataset.train
+    arrays = {name: getattr(full, name) for name in ("text", "audio", "vision", "lengths", "labels", "unimodal_labels")}
+    arrays["tokens"] = full.tokens
+    few = Split(
+        **{name: value[:n] for name, value in arrays.items() if value is not None},
+        ids=full.ids[:n],
+        truth={name: value[:n] for name, value in full.truth.items()},
+    )
+    return replace(dataset, name=f"{dataset.name} (first {n})", train=few, valid=few, test=few, fingerprint="")
