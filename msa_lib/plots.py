@@ -42,7 +42,7 @@ def contributions(s: Sequence[np.ndarray], dominant: Sequence[np.ndarray], synth
     right.bar(range(3), shares.mean(0), color=list(COLOURS.values()), alpha=0.6)
     for m in range(3):
         right.plot(np.full(len(shares), m), shares[:, m], "k.", ms=7)
-    right.set(xticks=range(3), xticklabels=MODALITIES, ylabel="share of samples it dominates (Eq. 4)", ylim=(0, 1.02))
+    right.set(xticks=range(3), xticklabels=MODALITIES, ylabel="share it dominates (Eq. 4)", ylim=(0, 1.02))
     right.set_title("bar: mean over seeds, dot: one seed", fontsize=10)
     return _titled(figure, "Modality contributions", synthetic)
 

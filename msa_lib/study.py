@@ -174,6 +174,11 @@ def folder(store: str) -> str:
     return temporary.name
 
 
+def headline(dataset: Dataset) -> str:
+    """The line above every table: what the right side of its cells was measured on."""
+    return f"Right of the bar: ours, on {'SYNTHETIC (planted)' if dataset.synthetic else 'real'} data, {dataset.name}"
+
+
 def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str) -> str:
     """What must stand under every table: the data, the seeds, the spread, the selection rule, the command."""
     trained = rows[rows["selection"] != ""]

@@ -104,7 +104,7 @@ def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunR
     torch.manual_seed(seed)
     network = build_model(model_name, dataset, **config.switches).to(device)
     result = RunResult(model_name, seed, "failed", n_parameters=sum(p.numel() for p in network.parameters()))
-    optimiser = torch.optim.AdamW(_groups(network, config), fused=torch.device(device).type == "cuda")
+    optimiser = torch.optim.AdamW(_groups(network, config), fused=True)
     shuffle = torch.Generator().manual_seed(seed)
     best = {"score": float("inf"), "epoch": 0, "weights": None}
     state = State(folder and Path(folder), network, optimiser, shuffle, best, result.history)

@@ -21,7 +21,7 @@ def our_metric(metric: str, side: str) -> str:
 
 
 def is_percent(metric: str) -> bool:
-    """Whether the papers print this metric in percent, and we keep it as a fraction: the accuracies and F1, not their counts."""
+    """Whether the papers print this metric in percent and we keep it as a fraction: accuracies and F1, not counts."""
     return metric.startswith(("acc", "f1")) and not metric.endswith(("_k", "_n"))
 
 

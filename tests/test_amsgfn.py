@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import fields, replace
 from functools import cache
+from itertools import zip_longest
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -172,6 +173,9 @@ class Reference:
             X.append([self.linear(f"features.proj.{m}", raw[i, t].double().numpy()) for t in range(steps)])
         there = [m for m in range(3) if X[m]]
         G = [np.mean(x, 0) if x else np.zeros(c.d) for x in X]
+        if c.shared_space == "downstream":
+            X = [[self.mlp(f"ccam.heads.{m}", v) for v in X[m]] for m in range(3)]
+            G = [self.mlp(f"ccam.heads.{m}", G[m]) if m in there else G[m] for m in range(3)]
         logits = self.mlp("scorer", np.concatenate(G))
         s = np.array([math.exp(logits[m]) if m in there else 0.0 for m in range(3)])
         s /= s.sum()  # Eq. 3
@@ -195,7 +199,7 @@ class Reference:
         elif c.dmgf == "concat_time":
             XN = Xp + aux[0] + aux[1]
         elif c.dmgf == "sum":
-            XN = [sum(vectors) for vectors in zip(*(x for x in weighted if x), strict=True)]
+            XN = [sum(vectors) for vectors in zip_longest(*weighted, fillvalue=np.zeros(c.d))]
         Q = self.block(Xp) if c.tb else Xp  # Eq. 14
         if c.readout == "pooled_query":
             Q = [np.mean(Q, 0)]
@@ -240,6 +244,10 @@ CASES = {
     "own lengths": {"length_mode": "padded"},
     "own lengths, concat_time": {"length_mode": "padded", "dmgf": "concat_time"},
     "own lengths, T+V": {"length_mode": "padded", "modalities": "tv"},
+    "own lengths, sum": {"length_mode": "padded", "dmgf": "sum"},
+    "raw x0, concat_time": {"x0": "raw", "dmgf": "concat_time"},
+    "downstream": {"shared_space": "downstream"},
+    "own lengths, downstream, sum": {"length_mode": "padded", "dmgf": "sum", "shared_space": "downstream"},
 }
 
 
@@ -318,6 +326,15 @@ def test_st_has_the_value_of_hard_and_its_own_gradient():
     same(shown(st, batch), shown(hard, batch), atol=1e-6)
     grads = [torch.autograd.grad(total(m, batch), m.scorer[-1].weight)[0] for m in (hard, st)]
     assert (grads[0] - grads[1]).abs().max() > 1e-5
+
+
+def test_st_keeps_the_order_of_auxiliaries_by_score():
+    switches, batch = {"cma_share": "role", "order_aux": "by_score"}, batch_of()
+    hard, st, fixed = make(**switches), make(select="st", **switches), make(cma_share="role")
+    for other in (st, fixed):
+        other.load_state_dict(hard.state_dict())
+    assert not torch.equal(fixed(batch).prediction, hard(batch).prediction)
+    same(shown(st, batch), shown(hard, batch), atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [{}, {"alpha": 0.0, "beta": 0.0}, {"alpha": 3.0, "beta": 2.0}])

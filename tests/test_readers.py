@@ -353,9 +353,10 @@ def test_sequences_of_mfn():
 
 def test_mosei_videos():
     dataset = readers.read(real("mosei_video/mosei_video922.npz"))
-    assert sum(len(s) for s in dataset.splits.values()) == 922
+    assert len(dataset.train) + len(dataset.valid) == 658
+    assert len(dataset.test) == 264
     assert "653 of 36,880 values (1.77%)" in note(dataset, "audio:")
-    assert "no train part" in note(dataset, "drawn again")
+    assert "its val part is the test set" in note(dataset, "no train part").replace("valid part", "val part")
     assert dataset.available == (True, True, True)
 
 

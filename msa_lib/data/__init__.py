@@ -33,7 +33,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
-    from msa_lib.data import pack, planted, readers
+    from msa_lib.data import planted, readers
 
     base, options = split_options(name)
     if base in PLANTED:
@@ -44,8 +44,6 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     if not path.exists():
         known = ", ".join((*PLANTED, *REAL))
         raise FileNotFoundError(f"No data set {base!r}: expected one of {known}, or the path of an existing file.")
-    if path.is_dir():
-        return pack.load(path)
     return readers.read(path, options)
 
 

@@ -332,8 +332,7 @@ def _carve(raw: Raw, options: Mapping[str, str], where: str) -> None:
     if not 0 < share < 1:
         raise ValueError(f"{where}: valid is {options['valid']!r}; expected a share between 0 and 1.")
     if "train" not in raw.splits:
-        _redraw(raw, share)
-        return
+        _recast(raw, where)
     if "test" not in raw.splits:
         raise ValueError(f"{where} has the parts {', '.join(raw.splits)}; expected train, test and perhaps valid.")
     bclstm = any("split_bclstm:" in note for note in raw.notes)
@@ -353,24 +352,15 @@ def _carve(raw: Raw, options: Mapping[str, str], where: str) -> None:
     )
 
 
-def _redraw(raw: Raw, share: float) -> None:
-    """No train part: the parts are put together and drawn again."""
-    parts = [{**f, "ids": np.array(sample_ids(s, f), dtype=object)} for s, f in sorted(raw.splits.items())]
-    common = set.intersection(*(set(p) for p in parts))
-    fields = {name: np.concatenate([p[name] for p in parts]) for name in common}
-    test, _ = _take(videos("", fields), share)
-    rest = np.flatnonzero(~test)
-    valid, _ = _take(videos("", fields)[rest], share)
-    found = " and ".join(sorted(raw.splits))
-    raw.splits = {
-        "train": _rows(fields, rest[~valid]),
-        "valid": _rows(fields, rest[valid]),
-        "test": _rows(fields, np.flatnonzero(test)),
-    }
+def _recast(raw: Raw, where: str) -> None:
+    """No train part: the larger of the two parts is trained on, the other one stays the test set."""
+    if len(raw.splits) != 2:
+        raise ValueError(f"{where} has only the part {', '.join(raw.splits)}; expected train, test and perhaps valid.")
+    large, small = sorted(raw.splits, key=lambda name: len(raw.splits[name]["labels"]), reverse=True)
     raw.notes.append(
-        f"the file has no train part: its {found} samples are put together and drawn again, "
-        f"{len(rest) - valid.sum():,} train, {valid.sum():,} valid, {test.sum():,} test."
+        f"the file has no train part: its {large} part is trained on and its {small} part is the test set."
     )
+    raw.splits = {"train": raw.splits[large], "test": raw.splits[small]}
 
 
 def _take(names: np.ndarray, share: float) -> tuple[np.ndarray, int]:

@@ -1,0 +1,239 @@
+"""The study's grid, the command line, the batch that executes notebooks, and the environment files."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from msa_lib import batch, cli, runs, study
+from msa_lib.data import load_dataset
+from papers_check import load_reported
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOKE = "planted?train=48&valid=24&test=32"
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# ---------------------------------------------------------------------------------------------------- environment
+
+
+def test_pins_cover_every_dependency_and_satisfy_its_range():
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pins.setdefault(normal(requirement.name), []).append(Version(str(requirement.specifier)[2:]))
+    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    for requirement in map(Requirement, wanted):
+        versions = pins[normal(requirement.name)]
+        assert all(version in requirement.specifier for version in versions), requirement
+    assert pins["torch"][0] == Version("2.13.0")
+
+
+def test_conda_environment_uses_the_same_pins_and_project():
+    text = (ROOT / "environment.yml").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "--constraint constraints.txt" in text
+    extras = re.search(r"--editable \.\[(.*)\]", text).group(1).split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text()
+    python = re.search(r"python=(\d+)\.(\d+)", text).groups()
+    assert tuple(map(int, python)) >= (3, 10)
+    assert project["requires-python"] == ">=3.10"
+
+
+def test_tests_run_on_the_pinned_versions():
+    import torch
+
+    assert torch.__version__.split("+")[0] == "2.13.0"
+
+
+# ----------------------------------------------------------------------------------------------------------- grid
+
+
+def test_every_page_has_its_notebook_and_every_notebook_its_page():
+    assert {path.stem for path in study.NOTEBOOKS.glob("*.ipynb")} == set(study.PAGES)
+
+
+@pytest.mark.parametrize("page", [name for name, page in study.PAGES.items() if page.table])
+def test_printed_rows_of_ours_have_a_label_in_the_grid(page):
+    table = study.PAGES[page]
+    if table.table == 1:
+        return
+    printed = set(load_reported(table.paper, table.table)["row"])
+    ours = {"full" if row == "Our" else row for row in printed} & set(table.rows)
+    assert "full" in ours
+    if table.table in (5, 6):  # ablation tables: every printed row is one of ours
+        assert len(ours) == len(printed)
+
+
+def test_runs_of_leaves_out_what_the_data_cannot_have():
+    data = load_dataset(SMOKE)
+    labels = {r.label for r in study.runs_of("amsgfn_table6_components", SMOKE, None, data, 1, "smoke")}
+    assert "oracle dominant" in labels
+    few = study.first_samples(data, 8)
+    silent = few.train.lengths.clone()
+    silent[:, 1:] = 0
+    from dataclasses import replace
+
+    split = replace(few.train, lengths=silent, truth={}, host_lengths=None)
+    text_only = replace(few, train=split, valid=split, test=split, fingerprint="")
+    wanted = study.runs_of("amsgfn_table5_modalities", SMOKE, None, text_only, 1, "smoke")
+    assert {r.label for r in wanted} == {"T", "full", "ridge T", "ridge full", "label mean"} - {"ridge full"}
+    labels = {r.label for r in study.runs_of("amsgfn_table6_components", SMOKE, None, text_only, 1, "smoke")}
+    assert "oracle dominant" not in labels
+    assert "v-oriented" not in labels
+
+
+def test_seeds_and_scales():
+    data = load_dataset(SMOKE)
+    wanted = study.runs_of("amsgfn_table2_mosi", SMOKE, None, data, 3, "quick")
+    assert [r.seed for r in wanted if r.label == "full"] == [1111, 1112, 1113]
+    assert sum(r.label == "ridge" for r in wanted) == 1
+    with pytest.raises(ValueError, match="smoke, quick, full"):
+        study.runs_of("sanity", SMOKE, None, data, 1, "huge")
+
+
+@pytest.mark.parametrize(
+    ("page", "data", "expected"),
+    [
+        ("amsgfn_table4_sims", "planted", "planted-sims?train=400&valid=200&test=400"),
+        ("amsgfn_table4_sims", "planted-mosi", "planted-mosi?train=400&valid=200&test=400"),
+        ("amsgfn_table4_sims", "planted?cue=hidden", "planted?cue=hidden"),
+    ],
+)
+def test_data_of_planted_names(page, data, expected):
+    assert study.data_of(page, data, "quick") == (expected, None)
+
+
+def test_data_of_paths(tmp_path):
+    (tmp_path / "x.npz").touch()
+    assert study.data_of("sanity", f"{tmp_path}/x.npz?split=s", "full") == (f"{tmp_path}/x.npz?split=s", None)
+    assert study.data_of("amsgfn_table3_mosei", str(tmp_path), "full") == ("mosei", str(tmp_path))
+
+
+def test_paired_differences_by_hand():
+    values = pd.DataFrame({"full": [1.0, 2.0, 3.0], "a": [1.5, 2.4, 3.6]}, index=[1, 2, 3])
+    (line,) = study.paired(values, "full").to_dict("records")
+    assert line["minus full"] == "+0.500"
+    assert line["95 % interval"] == "+0.252 .. +0.748"  # 0.5 ± 4.3027 * 0.1 / sqrt(3)
+    assert study.paired(values.iloc[:1], "full")["95 % interval"][0] == "–"
+
+
+def test_split_sizes_from_label_tables(tmp_path):
+    table = pd.DataFrame({"label": [0.5, -1.0, 0.0, 2.0], "split": ["train", "train", "val", "test"]})
+    table.to_csv(tmp_path / "mosi.csv", index=False)
+    assert study.split_sizes("", labels=str(tmp_path)).loc["mosi"].tolist() == [2, 1, 1, 4]
+    assert sorted(study.split_labels("", labels=str(tmp_path))["mosi"]) == [-1.0, 0.0, 0.5, 2.0]
+
+
+# --------------------------------------------------------------------------------------------------- command line
+
+
+def test_assignments():
+    values = cli.assignments(["alpha=0.1", "select=fixed:t", "tb=false", "pair_weights=(1.0,2.0,3.0)", "d=16"])
+    assert values == {"alpha": 0.1, "select": "fixed:t", "tb": False, "pair_weights": (1.0, 2.0, 3.0), "d": 16}
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        cli.assignments(["alpha"])
+
+
+def test_run_collect_and_their_json(tmp_path, capsys):
+    store, out = str(tmp_path / "runs"), tmp_path / "out.json"
+    words = ["run", "--model", "amsgfn", "--data", SMOKE, "--seeds", "1111", "1112", "--epochs", "1", "--store", store]
+    words += ["--set", "d=16", "heads=2", "n_layers=1", "lr=1e-3", "--json", str(out)]
+    assert cli.main(words) == 0
+    assert "synthetic data" in capsys.readouterr().out
+    rows = json.loads(out.read_text())
+    assert {row["seed"] for row in rows} == {1111, 1112}
+    assert cli.main(["collect", "--store", store, "--csv", str(tmp_path / "rows.csv"), "--json", str(out)]) == 0
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == len(json.loads(out.read_text())) == len(rows)
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_mistakes_end_in_one_sentence(tmp_path, capsys):
+    for words, hint in [
+        (["run", "--model", "amsgnf"], "amsgfn"),
+        (["run", "--model", "amsgfn", "--set", "slect=hard"], "select"),
+        (["run", "--model", "amsgfn", "--set", "epochs=many"], "integer"),
+        (["run", "--model", "ridge", "--data", "nothing.npz"], "planted"),
+        (["tables", "amsgfn_tabel2"], "amsgfn_table2_mosi"),
+        (["tables", "sanity", "--scale", "huge"], "smoke"),
+    ]:
+        assert cli.main([*words, "--store", str(tmp_path)]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("msa: ")
+        assert hint in error
+
+
+def test_switches_are_listed(capsys):
+    assert cli.main(["run", "--model", "amsgfn", "--switches"]) == 0
+    listed = capsys.readouterr().out
+    assert "n_layers = 3" in listed
+    assert "selection = 'val_mae'" in listed
+
+
+def test_data_pack_and_check(tmp_path, capsys):
+    assert cli.main(["data", "pack", SMOKE, str(tmp_path / "p")]) == 0
+    assert load_dataset(str(tmp_path / "p")).fingerprint == load_dataset(SMOKE).fingerprint
+    assert cli.main(["data", "check", str(tmp_path / "p"), "--json", str(tmp_path / "c.json")]) in (0, 1)
+    assert json.loads((tmp_path / "c.json").read_text())["problems"] is not None
+    capsys.readouterr()
+
+
+# ---------------------------------------------------------------------------------------------------------- batch
+
+
+def test_one_page_through_the_batch(tmp_path):
+    (outcome,) = batch.execute_pages(["amsgfn_table2_mosi"], "planted", 2, "smoke", tmp_path, jobs=1)
+    assert outcome["status"] == "done"
+    content = json.loads((tmp_path / "notebooks/amsgfn_table2_mosi.json").read_text())["content"]
+    ours = [c for c in content["cells"] if c["row"] == "Our" and c["metric"] == "mae"]
+    assert ours[0]["printed"] == "0.699"
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    mean = rows.query("model == 'amsgfn' and split == 'test' and metric == 'mae'")["value"].mean()
+    assert np.isclose(ours[0]["ours"], mean)
+    page = (tmp_path / "notebooks/amsgfn_table2_mosi.html").read_text()
+    assert "SYNTHETIC" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "amsgfn_table2_mosi.html" in (tmp_path / "index.html").read_text()
+
+
+def test_a_missing_set_is_not_attempted_rather_than_failed(tmp_path):
+    (tmp_path / "data").mkdir()
+    (outcome,) = batch.execute_pages(["amsgfn_table3_mosei"], str(tmp_path / "data"), 1, "smoke", tmp_path / "r")
+    assert outcome["status"] == "not attempted"
+    assert "mosei" in outcome["reason"]
+
+
+def test_plain_papermill_runs_a_notebook_on_a_path(tmp_path):
+    from msa_lib.data import pack
+
+    pack.pack(load_dataset(SMOKE), tmp_path / "mine")
+    source, out = study.NOTEBOOKS / "amsgfn_table2_mosi.ipynb", tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(source), str(out), "-p", "dataset", str(tmp_path / "mine")]
+    subprocess.run([*command, "--no-progress-bar", "-k", "python3"], check=True, capture_output=True, cwd=tmp_path)
+    assert "planted" in out.read_text()
+
+
+def test_library_does_not_know_the_printed_numbers():
+    code = "import sys, msa_lib.runs, msa_lib.study, msa_lib.train, msa_lib.plots; print('papers_check' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert Path("runs") == runs.STORE
