@@ -57,6 +57,9 @@ def make(dataset: Dataset | None = None, seed: int = 0, **switches) -> AMSGFN:
     small = {"d": D, "heads": 2, "n_layers": LAYERS, "dropout": 0.0}
     dataset = data() if dataset is None else dataset
     network, batch = build_model("amsgfn", dataset, **{**small, **switches}).eval(), dataset.train.batch(range(N))
+    for norm in (module for module in network.modules() if isinstance(module, nn.LayerNorm)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
     if hasattr(network, "scorer"):
         with torch.no_grad():
             network.scorer[-1].weight.mul_(10)
@@ -245,6 +248,7 @@ CASES = {
     "own lengths, concat_time": {"length_mode": "padded", "dmgf": "concat_time"},
     "own lengths, T+V": {"length_mode": "padded", "modalities": "tv"},
     "own lengths, sum": {"length_mode": "padded", "dmgf": "sum"},
+    "own lengths, ln_after, sum": {"length_mode": "padded", "dmgf": "sum", "weight_scale": "ln_after"},
     "raw x0, concat_time": {"x0": "raw", "dmgf": "concat_time"},
     "downstream": {"shared_space": "downstream"},
     "own lengths, downstream, sum": {"length_mode": "padded", "dmgf": "sum", "shared_space": "downstream"},
@@ -253,7 +257,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_batch_is_the_equations_sample_by_sample(case):
-    kind = "unaligned" if "own" in case else "aligned"
+    kind = "unaligned" if case.startswith("own") else "aligned"
     network, batch = make(data(kind), **CASES[case]), batch_of(kind)
     reference, got = Reference(network), shown(network, batch)
     if case == "default":
