@@ -51,7 +51,7 @@ SCALES: dict[str, Scale] = {
         cost="minutes on two cores; small models",
         sizes="train=400&valid=200&test=400",
         switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}},
-        train={"epochs": 12, "batch_size": 32, "lr": 1e-3},
+        train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop; hours, or a GPU"),
 }

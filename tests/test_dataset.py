@@ -205,3 +205,21 @@ def test_planted_data_are_batches_too():
     batch = data.train.batch([0, 5])
     assert batch.tokens is None
     assert batch.truth["dominant"].tolist() == data.train.truth["dominant"][[0, 5]].tolist()
+
+
+def test_standardised_by_valid_training_steps():
+    name = "planted-sims?train=20&valid=8&test=8"
+    plain, data = load_dataset(name), load_dataset(f"{name}&standardise=yes")
+    for m, modality in enumerate(("text", "audio", "vision")):
+        raw, done = (getattr(d.train, modality) for d in (plain, data))
+        valid = steps_mask(plain.train.lengths[:, m], raw.shape[1])
+        assert done[valid].mean(0).abs().max() < 1e-3
+        assert torch.allclose(done[valid].std(0, correction=0), torch.ones(raw.shape[2]), atol=1e-3)
+        assert not done[~valid].any()
+        mean, deviation = raw[valid].mean(0), raw[valid].std(0, correction=0)
+        first = getattr(plain.test, modality)[0, 0]
+        assert torch.allclose(getattr(data.test, modality)[0, 0], (first - mean) / deviation, atol=1e-4)
+    assert data.fingerprint != plain.fingerprint
+    assert any("standardised" in note for note in data.notes)
+    with pytest.raises(ValueError, match="yes or no"):
+        load_dataset(f"{name}&standardise=maybe")

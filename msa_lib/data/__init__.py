@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from msa_lib.data.dataset import Batch, Dataset, Split
+from msa_lib.data.dataset import Batch, Dataset, Split, standardised
 
 __all__ = ["Batch", "Dataset", "Split", "load_dataset", "split_options"]
 
@@ -29,13 +29,21 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """A data set by name ("planted", "mosi", ...) or by the path of a file or packed folder.
 
     Real names look under `root` (their packed form, `<name>.packed`, first). Options follow a question mark, as in a
-    web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm", "mosi?aligned=no".
+    web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm", "mosi?aligned=no". Any data set takes
+    standardise=yes: features by the mean and deviation of the training steps (the papers do not say).
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
+    base, options = split_options(name)
+    if (wanted := options.pop("standardise", "no")) not in ("yes", "no"):
+        raise ValueError(f"The option standardise={wanted!r} of {base}: expected yes or no.")
+    dataset = _load(base, root, options)
+    return standardised(dataset) if wanted == "yes" else dataset
+
+
+def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Dataset:
     from msa_lib.data import planted, readers
 
-    base, options = split_options(name)
     if base in PLANTED:
         return planted.load(base, options)
     if base in REAL:

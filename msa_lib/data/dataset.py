@@ -185,6 +185,27 @@ class Dataset:
         return replace(self, **{name: split.to(device) for name, split in self.splits.items()})
 
 
+def standardised(dataset: Dataset) -> Dataset:
+    """Every feature with mean 0 and deviation 1 over the valid training steps; constant features become 0."""
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in SPLITS}
+    for m, modality in enumerate(MODALITIES):
+        known = getattr(dataset.train, modality)[
+            steps_mask(dataset.train.lengths[:, m], _steps(dataset.train, modality))
+        ]
+        mean, deviation = (known.mean(0), known.std(0, correction=0)) if len(known) else (0.0, torch.ones(1))
+        rate = torch.where(deviation > 0, 1 / deviation, 0.0)
+        for name, split in dataset.splits.items():
+            mask = steps_mask(split.lengths[:, m], _steps(split, modality))[..., None]
+            parts[name][modality] = ((getattr(split, modality) - mean) * rate).masked_fill(~mask, 0.0)
+    note = "Features are standardised by the mean and deviation of the valid training steps."
+    splits = {name: replace(split, **parts[name]) for name, split in dataset.splits.items()}
+    return replace(dataset, **splits, notes=(*dataset.notes, note), fingerprint="")
+
+
+def _steps(split: Split, modality: str) -> int:
+    return getattr(split, modality).shape[1]
+
+
 def fingerprint(splits: Mapping[str, Split]) -> str:
     """16 hex digits of the content (features, lengths, labels, ids), independent of device and file format."""
     digest = hashlib.sha256()
