@@ -23,9 +23,9 @@ study: setup  ## every table and figure notebook; DATA=/path SEEDS=5 SCALE=full 
 test: setup  ## ruff, pytest, nbval
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest
-	TQDM_DISABLE=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg \
-		-p no:cacheprovider -W default notebooks
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env \
+		--nbval-sanitize-with=tests/nbval.cfg -W default notebooks
 
 figures: study  ## the committed pictures, again
 	cp runs/figures/*.png figures/

@@ -40,6 +40,7 @@ def execute_pages(
         raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
     seeds = seeds or SCALES[scale].seeds
     store = Path(store).resolve()
+    store.mkdir(parents=True, exist_ok=True)
 
     outcomes, wanted = [], {}
     for name in names:

@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", required=True, help="a model of the registry, or ridge, label_mean")
     run.add_argument("--data", default="planted", help=DATA_HELP)
     run.add_argument("--root", help="folder of the real data sets")
-    run.add_argument("--seeds", type=int, nargs="+", default=[1111], metavar="SEED")
-    run.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="model switches or training settings")
+    run.add_argument("--seeds", type=int, nargs="+", action="extend", metavar="SEED", help="default: 1111")
+    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="switches, settings")
     run.add_argument("--epochs", type=int, help="the same as --set epochs=N")
     run.add_argument("--jobs", type=int, default=1, help="runs at a time")
     run.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -133,7 +133,7 @@ def _run(options) -> int:
     values = assignments(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
     train = {name: value for name, value in values.items() if name in settings}
     switches = {name: value for name, value in values.items() if name not in settings}
-    seeds = options.seeds if options.model in MODELS else [0]
+    seeds = (options.seeds or [1111]) if options.model in MODELS else [0]
     root = options.root and str(Path(options.root).resolve())
     wanted = [Run(options.model, options.data, s, switches, train, root, options.device) for s in seeds]
     rows = grid(wanted, options.store, options.jobs, title=options.model, retry_failed=options.retry_failed)

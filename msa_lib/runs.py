@@ -37,7 +37,7 @@ from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES, SWITCHES
 from msa_lib.state import plain, write_atomically
 from msa_lib.switches import checked
-from msa_lib.train import RunResult, TrainConfig, fit
+from msa_lib.train import RunResult, TrainConfig, check_device, fit
 
 STORE = Path("runs")
 
@@ -93,6 +93,7 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
+    check_device(run.device)
     params = parameters(run)
     folder = Path(store).resolve() / run_id(params)
     folder.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,7 @@ def fit(
     config = checked(TrainConfig, dict(config), "training setting")
     if model_name not in MODELS:
         raise ValueError(f"No model {model_name!r}: expected one of {', '.join(MODELS)}.")
+    check_device(device)
     if folder is not None and len(seeds) != 1:
         raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
     dataset = dataset.to(device)
@@ -98,6 +99,11 @@ def fit(
         return [_fit_seed(model_name, dataset, config, seed, device, folder, report) for seed in seeds]
     finally:
         torch.set_num_threads(threads)
+
+
+def check_device(device: str) -> None:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"The device {device!r} was asked for, and PyTorch finds no CUDA device here.")
 
 
 def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunResult:

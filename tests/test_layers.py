@@ -184,6 +184,17 @@ def test_a_sample_without_the_grid_modality_keeps_the_mean_of_the_others():
     close(X[1, 2, 0], features.proj[2](batch.vision[1, : lengths[1, 2]].mean(0)), atol=1e-5)
 
 
+@pytest.mark.parametrize("pos", ["sin", "learned"])
+def test_positions_are_added_to_valid_steps(pos):
+    data = unaligned()
+    batch, features = data.train.batch(range(3)), Features(data, D, pos=pos, length_mode="padded")
+    X, mask, _ = features(batch)
+    features.pos = "none"
+    plain, steps = features(batch)[0], X.shape[2]
+    code = sinusoid(steps, D) if pos == "sin" else features.position[:steps]
+    close(X, (plain + code) * mask[..., None])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("mode", ["aligned", "padded"])
 @pytest.mark.parametrize(("proj", "pos"), [("linear", "none"), ("conv1", "sin"), ("conv3", "learned")])

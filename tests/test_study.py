@@ -167,12 +167,14 @@ def test_run_collect_and_their_json(tmp_path, capsys):
     assert "2 runs" in capsys.readouterr().out
 
 
-def test_mistakes_end_in_one_sentence(tmp_path, capsys):
+def test_mistakes_end_in_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for words, hint in [
         (["run", "--model", "amsgnf"], "amsgfn"),
         (["run", "--model", "amsgfn", "--set", "slect=hard"], "select"),
         (["run", "--model", "amsgfn", "--set", "epochs=many"], "integer"),
         (["run", "--model", "ridge", "--data", "nothing.npz"], "planted"),
+        (["run", "--model", "amsgfn", "--data", SMOKE, "--device", "cuda"], "CUDA"),
         (["tables", "amsgfn_tabel2"], "amsgfn_table2_mosi"),
         (["tables", "sanity", "--scale", "huge"], "smoke"),
     ]:
