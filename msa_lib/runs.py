@@ -219,14 +219,30 @@ def grid(
     from tqdm import tqdm
 
     store = str(Path(store).resolve())
-    calls = (delayed(execute)(run, store, retry_failed) for run in runs)
-    work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
-    results = list(tqdm(work, total=len(runs), desc=title, unit="run"))
+    bar = tqdm(total=len(runs), desc=title, unit="run")
+    if jobs == 1:
+        work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
+    else:
+        calls = (delayed(execute)(run, store, retry_failed) for run in runs)
+        work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
+    results = []
+    with bar:
+        for result in work:
+            results.append(result)
+            bar.update()
     rows = [rows_of(result) for result in results]
     labels = [[run.label or run.model] * len(part) for run, part in zip(runs, rows, strict=True)]
     frame = pd.concat([pd.DataFrame(part) for part in rows], ignore_index=True)
     frame.insert(0, "label", [label for part in labels for label in part])
     return frame
+
+
+def _epoch_on(bar, run: Run):
+    """A report for `execute` that shows the epoch at the end of the bar."""
+    name = f"{run.label or run.model} seed {run.seed}"
+    return lambda record: bar.set_postfix_str(
+        f"{name}: epoch {record['epoch']}, valid MAE {record['valid']['mae']:.3f}"
+    )
 
 
 def rows_of(result: Mapping) -> list[dict]:

@@ -251,6 +251,7 @@ CASES = {
     "own lengths, ln_after, sum": {"length_mode": "padded", "dmgf": "sum", "weight_scale": "ln_after"},
     "raw x0, concat_time": {"x0": "raw", "dmgf": "concat_time"},
     "downstream": {"shared_space": "downstream"},
+    "downstream, T+A": {"shared_space": "downstream", "modalities": "ta"},
     "own lengths, downstream, sum": {"length_mode": "padded", "dmgf": "sum", "shared_space": "downstream"},
 }
 
@@ -318,10 +319,13 @@ def test_modality_maps_belong_to_the_modality():
                 linear.bias.zero_()
                 getattr(ours.cma[0], name).copy_(linear.weight.T.expand(3, -1, -1))
     same(shown(bank, batch), shown(tied, batch))
-    with torch.no_grad():  # now only audio's keys change: samples where audio is an auxiliary notice
-        bank.layers[0].cma[0].k[1] *= -3
-        moved = (bank(batch).prediction - tied(batch).prediction).abs() > 1e-7
-    assert torch.equal(moved, tied(batch).extras["dominant"] != 1)
+    audio = tied(batch).extras["dominant"] == 1
+    for maps, noticing in (("q", audio), ("k", ~audio), ("v", ~audio)):  # changed for audio only
+        other = copy.deepcopy(bank)
+        with torch.no_grad():
+            getattr(other.layers[0].cma[0], maps)[1] *= -3
+            moved = (other(batch).prediction - bank(batch).prediction).abs() > 0
+        assert torch.equal(moved, noticing)
 
 
 def test_st_has_the_value_of_hard_and_its_own_gradient():
