@@ -79,7 +79,8 @@ LETTERS_OF = {"T": "t", "V": "v", "A": "a", "V+A": "av", "T+V": "tv", "T+A": "ta
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
                   "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
 CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
-                "oracle dominant", "s=1, dynamic p", "gate off", "w/o both contrastive", "concat MLP")  # fmt: skip
+                "oracle dominant", "s=1, dynamic p", "s=1, trained p", "gate off",
+                "w/o both contrastive", "concat MLP")  # fmt: skip
 
 PAGES: dict[str, Page] = {
     "sanity": Page("Sanity before any table", "mosi", {}),

@@ -21,11 +21,20 @@ def checked(config: type, values: dict, what: str):
         value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hints[name]):
             raise ValueError(f"{what} {name}={value!r}: expected {_words(hints[name])}.")
-        clean[name] = float(value) if hints[name] is float else value
+        clean[name] = _as_floats(value, hints[name])
     missing = [f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING]
     if absent := [name for name in missing if name not in clean]:
         raise ValueError(f"{what} {absent[0]} is needed.")
     return config(**clean)
+
+
+def _as_floats(value: object, hint: object) -> object:
+    """Integers where floats are meant become floats, so that 1 and 1.0 are the same choice."""
+    if hint is float:
+        return float(value)
+    if get_origin(hint) is tuple and set(get_args(hint)) <= {float, ...}:
+        return tuple(map(float, value))
+    return value
 
 
 def _fits(value: object, hint: object) -> bool:

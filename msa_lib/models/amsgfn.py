@@ -8,7 +8,8 @@ Stated by the paper: the equations. Not stated: every size, rate, weight and tem
 what is pooled before Eq. 16, positions, how sequences of unequal length meet, and what the ablations remove exactly.
 Each of these is a switch of `AMSGFNConfig` with our default and the reason beside it. Symbols are the paper's, except
 that y is the prediction and `labels` the target. The dominant modality differs per sample: tensors are gathered by
-it, nothing branches on it.
+it, nothing branches on it. A sample that lacks a modality never has it as dominant one (unless `fixed:`), and enters
+the contrastive terms with that modality's zeros.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ VARIANTS: dict[str, dict] = {
     "random dominant": {"select": "random"},
     "argmin dominant": {"select": "argmin"},
     "oracle dominant": {"select": "oracle"},  # planted data only
-    "s=1, dynamic p": {"scores": "ones"},
+    "s=1, dynamic p": {"scores": "ones"},  # nothing trains the scorer then: p is what its initial weights say
+    "s=1, trained p": {"scores": "ones", "select": "st"},
     "gate off": {"gate": "off"},
     "w/o both contrastive": {"ccam": False, "beta": 0.0},
     "concat MLP": {"fusion": "concat_mlp"},
@@ -295,7 +297,9 @@ class AMSGFN(nn.Module):
         if select == "argmin":
             return s.masked_fill(~available, 2.0).argmin(-1), None
         if select == "random":  # arbitrary but fixed per sample, so that evaluation is reproducible
-            draw = (batch.index * 2654435761 >> 7) % available.sum(-1).clamp(min=1)  # [B]
+            mixed = batch.index * -7046029254386353131  # a hash (splitmix64): wraps around, neighbours differ
+            mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
+            draw = (mixed >> 33 & 0x3FFFFFFF) % available.sum(-1).clamp(min=1)  # [B]
             return ((available.cumsum(-1) - 1 == draw[:, None]) & available).long().argmax(-1), None
         soft = F.gumbel_softmax(logits) if select == "gumbel" and self.training else s
         p = soft.argmax(-1)
