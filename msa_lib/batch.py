@@ -78,7 +78,9 @@ def _html(notebook: Path) -> str:
     """The executed notebook as one self-contained page: figures inside, nothing fetched."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
+    )
     body, _ = exporter.from_filename(str(notebook))
     return _ENVIRONMENT.from_string(_PAGE).render(title=PAGES[notebook.stem].title, body=body)
 
