@@ -81,7 +81,7 @@ def labels(named: Mapping[str, np.ndarray], title: str, synthetic: bool) -> Figu
     figure, axes = plt.subplots(1, len(named), figsize=(4 * len(named), 3), squeeze=False)
     for axis, (name, values) in zip(axes[0], named.items(), strict=True):
         span = 3 if np.abs(values).max() > 1 else 1
-        axis.hist(values, bins=np.linspace(-span, span, 22), weights=np.full(len(values), 1 / len(values)), color="0.4")
+        axis.hist(values, bins=np.arange(-span - 0.1, span + 0.2, 0.2), weights=np.full(len(values), 1 / len(values)), color="0.4")
         axis.set(title=name, xlabel="label", ylabel="share")
     return _titled(figure, title, synthetic)
 
@@ -93,7 +93,7 @@ def learning_curves(history: Sequence[Mapping], floor: float, title: str, synthe
     for term in history[0]["loss"]:
         left.plot(epochs, [record["loss"][term] for record in history], label=term)
     left.set(xlabel="epoch", ylabel="training loss term", yscale="log")
-    left.legend()
+    left.legend(fontsize=9, ncols=2)
     right.plot(epochs, [record["valid"]["mae"] for record in history], color="k")
     right.axhline(floor, color="0.5", ls="--", label="label mean")
     right.set(xlabel="epoch", ylabel="validation MAE", ylim=(0, None))
