@@ -81,7 +81,12 @@ def labels(named: Mapping[str, np.ndarray], title: str, synthetic: bool) -> Figu
     figure, axes = plt.subplots(1, len(named), figsize=(4 * len(named), 3), squeeze=False)
     for axis, (name, values) in zip(axes[0], named.items(), strict=True):
         span = 3 if np.abs(values).max() > 1 else 1
-        axis.hist(values, bins=np.arange(-span - 0.1, span + 0.2, 0.2), weights=np.full(len(values), 1 / len(values)), color="0.4")
+        axis.hist(
+            values,
+            bins=np.arange(-span - 0.1, span + 0.2, 0.2),
+            weights=np.full(len(values), 1 / len(values)),
+            color="0.4",
+        )
         axis.set(title=name, xlabel="label", ylabel="share")
     return _titled(figure, title, synthetic)
 
