@@ -75,7 +75,6 @@ def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
 
 REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
-LETTERS_OF = {"T": "t", "V": "v", "A": "a", "V+A": "av", "T+V": "tv", "T+A": "ta", "full": "tav"}
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
                   "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
 CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
@@ -98,7 +97,11 @@ PAGES: dict[str, Page] = {
         "AMSGFN Table 5: modalities",
         "mosei",
         _variants("amsgfn", *MODALITY_ROWS, "full")
-        | {f"ridge {label}": ("ridge", {"modalities": letters}) for label, letters in LETTERS_OF.items()}
+        | {
+            f"ridge {label}": ("ridge", switches)
+            for label, (_, switches) in _variants("amsgfn", *MODALITY_ROWS).items()
+        }
+        | {"ridge full": ("ridge", {"modalities": "tav"})}
         | {"label mean": ("label_mean", {})},
         "amsgfn",
         5,
@@ -124,8 +127,8 @@ def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:
     if base == "planted" and not options:
         base = f"planted-{PAGES[page].dataset}"
     if base in PLANTED:
-        sizes = SCALES[scale].sizes
-        return (f"{base}?{sizes}" if sizes and not options else base if not options else data), None
+        sized = f"{base}?{SCALES[scale].sizes}".rstrip("?")
+        return (data if options else sized), None
     if Path(base).is_dir() and not (Path(base) / "meta.json").exists():
         return PAGES[page].dataset, str(Path(base).resolve())
     return (str(Path(base).resolve()) + data[len(base) :] if Path(base).exists() else data), None
