@@ -175,7 +175,8 @@ def _groups(network: nn.Module, config: TrainConfig) -> list[dict]:
     groups: dict[tuple[bool, bool], list] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(("text_encoder." in name, parameter.ndim < 2), []).append(parameter)
+            vector = parameter.ndim < 2 or ".bias" in name  # the biases of several modalities are one matrix
+            groups.setdefault(("text_encoder." in name, vector), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -208,7 +209,8 @@ def predict(network: nn.Module, split: Split, batch_size: int = 64) -> dict[str,
         rows["labels"].append(batch.labels)
         rows["predictions"].append(output.prediction)
         for name in getattr(network, "RECORD", ()):
-            rows.setdefault(name, []).append(output.extras[name])
+            if name in output.extras:  # an ablation may lack it
+                rows.setdefault(name, []).append(output.extras[name])
     return {name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()}
 
 

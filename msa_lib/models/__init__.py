@@ -12,12 +12,13 @@ from torch import nn
 
 from msa_lib.data import Dataset
 from msa_lib.models.amsgfn import AMSGFN
+from msa_lib.models.dsrf import DSRF
 from msa_lib.models.layers import Output
 from msa_lib.switches import checked
 
 __all__ = ["MODELS", "Output", "build_model"]
 
-MODELS: dict[str, type] = {"amsgfn": AMSGFN}
+MODELS: dict[str, type] = {"amsgfn": AMSGFN, "dsrf": DSRF}
 
 
 def build_model(name: str, dataset: Dataset, **switches) -> nn.Module:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models.features import Features
-from msa_lib.models.layers import Attention, EncoderBlock, Output, attend, feed_forward, masked_mean, mlp
+from msa_lib.models.layers import Attention, EncoderBlock, Output, attend, feed_forward, fixed_draw, masked_mean, mlp
 
 PAIRS = ((0, 1), (0, 2), (1, 2))  # (t,a), (t,v), (a,v) of Eq. 2
 PERM = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # row p: the dominant modality, then its two auxiliaries
@@ -297,9 +297,7 @@ class AMSGFN(nn.Module):
         if select == "argmin":
             return s.masked_fill(~available, 2.0).argmin(-1), None
         if select == "random":  # arbitrary but fixed per sample, so that evaluation is reproducible
-            mixed = batch.index * -7046029254386353131  # a hash (splitmix64): wraps around, neighbours differ
-            mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
-            draw = (mixed >> 33 & 0x3FFFFFFF) % available.sum(-1).clamp(min=1)  # [B]
+            draw = fixed_draw(batch.index, available.sum(-1).clamp(min=1))  # [B]
             return ((available.cumsum(-1) - 1 == draw[:, None]) & available).long().argmax(-1), None
         soft = F.gumbel_softmax(logits) if select == "gumbel" and self.training else s
         p = soft.argmax(-1)

@@ -62,7 +62,14 @@ class Features(nn.Module):
             self.position = nn.Parameter(torch.randn(max(dataset.max_steps), d) * 0.02)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """-> X [B,M,T,d], mask [B,M,T], available [B,M]."""
+        """-> X [B,M,T,d], mask [B,M,T], available [B,M]: the sequences of all modalities, padded to one length."""
+        X, masks = self.sequences(batch)
+        steps = max(x.shape[1] for x in X)
+        mask = torch.stack([F.pad(mask, (0, steps - mask.shape[1])) for mask in masks], 1)  # [B,M,T]
+        return torch.stack([F.pad(x, (0, 0, 0, steps - x.shape[1])) for x in X], 1), mask, mask.any(-1)
+
+    def sequences(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """-> per modality X [B,T,d] and mask [B,T], with its own number of steps."""
         raw, lengths = list(batch.features), batch.lengths
         if self.bert != "precomputed":
             raw[0] = self.text_encoder(batch.tokens)  # [B,T,D]
@@ -72,18 +79,25 @@ class Features(nn.Module):
             grid, steps = lengths[:, self.grid].clamp(min=1), raw[self.grid].shape[1]
             raw = [x if m == self.grid else to_grid(x, lengths[:, m], grid, steps) for m, x in enumerate(raw)]
             lengths = torch.where(lengths > 0, grid[:, None], 0)  # [B,M]
-        steps = max(x.shape[1] for x in raw)
-        X = torch.stack([F.pad(self._project(m, x), (0, 0, 0, steps - x.shape[1])) for m, x in enumerate(raw)], 1)
+        X, masks = [], []
+        for m, x in enumerate(raw):
+            x, mask = self._placed(self._project(m, x)), steps_mask(lengths[:, m], x.shape[1])
+            if self.missing == "zero_fill":
+                x = x * self.used[m]
+            else:
+                mask = mask & self.used[m]
+            X.append(x.masked_fill(~mask[..., None], 0.0))
+            masks.append(mask)
+        return X, masks
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """[B,T,d] with positions added."""
+        steps = x.shape[1]
         if self.pos == "sin":
-            X = X + sinusoid(steps, self.d, X.device)
-        elif self.pos == "learned":
-            X = X + F.pad(self.position, (0, 0, 0, max(0, steps - len(self.position))))[:steps]
-        mask = torch.stack([steps_mask(lengths[:, m], steps) for m in range(3)], 1)  # [B,M,T]
-        if self.missing == "zero_fill":
-            X = X * self.used[:, None, None]
-        else:
-            mask = mask & self.used[:, None]
-        return X.masked_fill(~mask[..., None], 0.0), mask, mask.any(-1)
+            return x + sinusoid(steps, self.d, x.device)
+        if self.pos == "learned":
+            return x + F.pad(self.position, (0, 0, 0, max(0, steps - len(self.position))))[:steps]
+        return x
 
     def _project(self, m: int, x: Tensor) -> Tensor:
         return self.proj[m](x.transpose(1, 2)).transpose(1, 2) if self.convolves else self.proj[m](x)

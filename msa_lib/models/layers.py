@@ -85,6 +85,13 @@ class EncoderBlock(nn.Module):
         return self.norm2(x + self.ffn(x))
 
 
+def fixed_draw(index: Tensor, n: int | Tensor) -> Tensor:
+    """A number below n for each sample [B]: arbitrary, but the same in every epoch and run."""
+    mixed = index * -7046029254386353131  # a hash (splitmix64): wraps around, neighbours differ
+    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
+    return (mixed >> 33 & 0x3FFFFFFF) % n
+
+
 def sinusoid(steps: int, d: int, device: torch.device | None = None) -> Tensor:
     """The fixed sine and cosine position code [T,d]."""
     position = torch.arange(steps, device=device)[:, None]

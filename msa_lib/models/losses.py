@@ -1,0 +1,81 @@
+"""Auxiliary losses that models share: contrasts and independence of vectors [B,M,...] of which some may be absent."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mean_of(x: Tensor, available: Tensor) -> Tensor:
+    """Mean of x [B,M] over the modalities that are there; 0 if none is."""
+    weight = available.to(x.dtype)
+    return (x * weight).sum() / weight.sum().clamp(min=1)
+
+
+def feature_entropy(x: Tensor) -> Tensor:
+    """Entropy [...] of the softmax over the features of x [...,d]."""
+    log_p = torch.log_softmax(x, -1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def independence(R: Tensor, available: Tensor, kind: str) -> Tensor:
+    """How far vectors R [B,M,n,d] are from independent: 0 when they are, as far as `kind` can tell.
+
+    cos2       squared cosine of the first two
+    all_pairs  the same, mean over all pairs of the n
+    crosscov   mean squared entry of the first two's covariance over the batch
+    hsic       Hilbert-Schmidt independence criterion of the first two, Gaussian kernels
+    """
+    if kind in ("cos2", "all_pairs"):
+        pairs = [(0, 1)] if kind == "cos2" else combinations(range(R.shape[2]), 2)
+        cos = [F.cosine_similarity(R[:, :, i], R[:, :, j], dim=-1) for i, j in pairs]
+        return mean_of(torch.stack([x * x for x in cos]).mean(0), available)
+    w = available.to(R.dtype)  # [B,M]; statistics over the batch, per modality, of the samples that have it
+    n = w.sum(0).clamp(min=2)  # [M]
+    x, y = R[:, :, 0], R[:, :, 1]
+    if kind == "crosscov":
+        x, y = (r - (r * w[..., None]).sum(0) / n[:, None] for r in (x, y))
+        cov = torch.einsum("bm,bmi,bmj->mij", w, x, y) / (n - 1)[:, None, None]
+        return (cov * cov).mean()
+    pair = torch.einsum("bm,am->mba", w, w)  # [M,B,B]
+
+    def kernel(r: Tensor) -> Tensor:  # Gaussian, its width the mean distance; centred over the samples that are there
+        square = ((r[:, None] - r[None]) ** 2).sum(-1).permute(2, 0, 1)  # [M,B,B]
+        width = ((square * pair).sum((1, 2)) / pair.sum((1, 2)).clamp(min=1)).detach().clamp(min=1e-6)
+        k = torch.exp(-square / (2 * width[:, None, None])) * pair
+        rows = k.sum(2, keepdim=True) / n[:, None, None]
+        return (k - rows - rows.mT + k.sum((1, 2), keepdim=True) / n[:, None, None] ** 2) * pair
+
+    return ((kernel(x) * kernel(y)).sum((1, 2)) / (n - 1) ** 2).mean()
+
+
+def contrast(Z: Tensor, group: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:
+    """Supervised contrast of Z [B,M,d]: the mean log-probability of the others of an anchor's `group` [B,M]."""
+    group, here = group.flatten(), available.flatten()
+    log_p, eye = _log_similarity(Z, here, tau, mask_self)
+    positive = ((group[:, None] == group) & here & here[:, None] & ~eye).to(Z.dtype)  # [BM,BM]
+    count = positive.sum(1)
+    anchors = -(log_p * positive).sum(1) / count.clamp(min=1)
+    return anchors.sum() if reduction == "sum" else anchors.sum() / (count > 0).sum().clamp(min=1)
+
+
+def printed_contrast(Z: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:
+    """DSRF Eq. 6 as printed: positives are the same sample's other modalities; the next one, cyclically, counts twice."""
+    B = len(Z)
+    log_p, _ = _log_similarity(Z, available.flatten(), tau, mask_self)
+    same = log_p.view(B, 3, B, 3).diagonal(dim1=0, dim2=2)  # [M,M,B]: within one sample
+    both = torch.einsum("bm,bn->mnb", available.to(Z.dtype), available.to(Z.dtype))
+    eye = torch.eye(3, device=Z.device)
+    total = -(same * both * (1 - eye + eye.roll(1, 1))[..., None]).sum()  # second sum + first sum
+    return total if reduction == "sum" else total / available.sum().clamp(min=1)
+
+
+def _log_similarity(Z: Tensor, here: Tensor, tau: float, mask_self: bool) -> tuple[Tensor, Tensor]:
+    """Log-softmax [BM,BM] of cosine similarities over tau among all vectors that are there, and the identity mask."""
+    flat = F.normalize(Z.flatten(0, 1), dim=-1, eps=1e-8)
+    eye = torch.eye(len(flat), dtype=torch.bool, device=Z.device)
+    out = ~here[None] | eye if mask_self else ~here[None]
+    return torch.log_softmax((flat @ flat.T / tau).masked_fill(out, -1e4), -1), eye
