@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jinja2
@@ -14,7 +15,7 @@ from msa_lib.data import load_dataset, split_options
 from msa_lib.notebooks import NotebookFailed, execute
 from msa_lib.runs import collect, grid
 from msa_lib.state import write_atomically
-from msa_lib.study import NOTEBOOKS, PAGES, SCALES, data_of, runs_of
+from msa_lib.study import NOTEBOOKS, PAGES, SCALES, data_of, runs_of, second_of
 
 
 def execute_pages(
@@ -47,18 +48,22 @@ def execute_pages(
         dataset, root = data_of(name, data, scale)
         outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": dataset, "root": root or ""})
         try:
-            for run in runs_of(name, dataset, root, load_dataset(dataset, root), seeds, scale, device):
+            runs = runs_of(name, dataset, root, load_dataset(dataset, root), seeds, scale, device)
+            if PAGES[name].second:
+                outcomes[-1]["second"] = second_of(name, data, scale)
+            if second := outcomes[-1].get("second"):
+                runs += runs_of(name, second, root, load_dataset(second, root), seeds, scale, device)
+            for run in runs:
                 wanted[repr((run.model, run.data, run.root, run.seed, run.switches, run.train))] = run
         except FileNotFoundError as missing:
             outcomes[-1] |= {"status": "not attempted", "reason": str(missing)}
     if wanted:
         grid(list(wanted.values()), store, jobs, title="training")
 
-    bar = tqdm([o for o in outcomes if o["status"] == "waiting"], desc="notebooks", unit="notebook")
-    for outcome in bar:
-        bar.set_postfix_str(outcome["name"])
+    def show(outcome: dict) -> None:
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
-        parameters |= {"store": str(store), "jobs": jobs, "device": device}
+        parameters |= {"store": str(store), "jobs": 1, "device": device}
+        parameters |= {"second": outcome["second"]} if "second" in outcome else {}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
         try:
             execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
@@ -67,6 +72,11 @@ def execute_pages(
         except NotebookFailed as problem:
             outcome |= {"status": "failed", "reason": str(problem)}
             print(f"{outcome['name']} failed: {problem}", file=sys.stderr)
+
+    waiting = [outcome for outcome in outcomes if outcome["status"] == "waiting"]
+    with ThreadPoolExecutor(jobs) as pool:  # each notebook has a process of its own
+        for _ in tqdm(pool.map(show, waiting), desc="notebooks", unit="notebook", total=len(waiting)):
+            pass
     collect(store).to_csv(store / "rows.csv", index=False)
     command = shlex.join(["msa", "tables", "--data", data, "--seeds", str(seeds), "--scale", scale])
     write_atomically(store / "index.html", _index(outcomes, command, store).encode())

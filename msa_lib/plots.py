@@ -7,12 +7,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from msa_lib import MODALITIES
 
+FACTORS = ("emotion", "context", "ambiguity", "noise")
 COLOURS = dict(zip(MODALITIES, sns.color_palette("colorblind", 3), strict=True))
+FACTOR_COLOURS = dict(zip(FACTORS, sns.color_palette("colorblind", 7)[3:], strict=True))
 sns.set_theme(style="whitegrid", context="notebook")
 
 
@@ -104,3 +107,91 @@ def learning_curves(history: Sequence[Mapping], floor: float, title: str, synthe
     right.set(xlabel="epoch", ylabel="validation MAE", ylim=(0, None))
     right.legend()
     return _titled(figure, title, synthetic)
+
+
+def couplings(named: Mapping[str, np.ndarray], synthetic: bool) -> Figure:
+    """Mean coupling of each factor with each capsule, one column per iteration: name -> c [N,T_r,M,F,K] of one seed."""
+    iterations, capsules = next(iter(named.values())).shape[1], next(iter(named.values())).shape[-1]
+    size = (3.1 * iterations + 1.2, 2.7 * len(named))
+    figure, axes = plt.subplots(len(named), iterations, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for row, (name, c) in zip(axes, named.items(), strict=True):
+        for i, axis in enumerate(row):
+            sns.heatmap(c[:, i].mean((0, 1)), annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis,
+                        xticklabels=range(1, capsules + 1), yticklabels=FACTORS)  # fmt: skip
+            axis.set_title(f"{name}, iteration {i + 1}", fontsize=10)
+            axis.tick_params(axis="y", rotation=0)
+    figure.supxlabel("capsule", fontsize=11)
+    return _titled(figure, "Routing coefficients, mean over samples and modalities", synthetic)
+
+
+def coupling_entropy(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> Figure:
+    """Entropy of a factor's coupling over the capsules, by iteration: name -> one c [N,T_r,M,F,K] per seed."""
+    figure, axes = plt.subplots(1, len(named), figsize=(4.6 * len(named), 3.8), squeeze=False, sharey=True)
+    for axis, (name, seeds) in zip(axes[0], named.items(), strict=True):
+        entropy = np.stack([-(c * np.log(c + 1e-12)).sum(-1).mean((0, 2)) for c in seeds])  # [S,T_r,F]
+        steps = np.arange(1, entropy.shape[1] + 1)
+        for f, (factor, colour) in enumerate(FACTOR_COLOURS.items()):
+            axis.plot(steps, entropy[:, :, f].T, color=colour, lw=0.8, alpha=0.5)
+            axis.plot(steps, entropy[:, :, f].mean(0), color=colour, marker="o", label=factor)
+        axis.axhline(np.log(seeds[0].shape[-1]), color="0.5", ls="--", lw=1, label="ln K (uniform)")
+        axis.set(title=name, xlabel="iteration", xticks=steps, ylim=(0, None))
+    axes[0, 0].set_ylabel("entropy of c (nats)")
+    axes[0, -1].legend(fontsize=8)
+    return _titled(figure, "How decided is the routing?", synthetic)
+
+
+def factor_bars(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> Figure:
+    """Mean by factor and modality: title -> one array [N,M,F] per seed; a dot is one seed."""
+    figure, axes = plt.subplots(1, len(named), figsize=(5.2 * len(named), 3.8), squeeze=False)
+    for axis, (name, seeds) in zip(axes[0], named.items(), strict=True):
+        means = np.stack([x.mean(0) for x in seeds])  # [S,M,F]
+        for f, (factor, colour) in enumerate(FACTOR_COLOURS.items()):
+            place = np.arange(3) + (f - 1.5) * 0.2
+            axis.bar(place, means[:, :, f].mean(0), 0.2, color=colour, alpha=0.7, label=factor)
+            axis.plot(place, means[:, :, f].T, "k.", ms=4)
+        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name)
+    axes[0, 0].legend(fontsize=8)
+    return _titled(figure, "Uncertainty and weight of the factors", synthetic)
+
+
+def probe_grid(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """Skill and shuffled control of every factor on every target: columns vector, target, skill, control; means."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.9))
+    for axis, column, title in zip(
+        axes, ("skill", "control"), ("skill: 0 nothing, 1 everything", "score on shuffled targets"), strict=True
+    ):
+        table = found.pivot_table(index="vector", columns="target", values=column, sort=False, dropna=False)
+        sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis)
+        axis.set(title=title, xlabel="", ylabel="")
+        axis.tick_params(axis="y", rotation=0)
+    return _titled(figure, "What each factor carries (linear probes)", synthetic)
+
+
+def weights_under_noise(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """Factor weights of the modality that gets noisy: columns seed, modality, level, factor, weight."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), sharey=True)
+    for axis, modality in zip(axes, MODALITIES, strict=True):
+        sns.lineplot(found[found["modality"] == modality], x="level", y="weight", hue="factor", marker="o", ax=axis,
+                     palette=FACTOR_COLOURS, errorbar=("pi", 100), legend=modality == "vision")  # fmt: skip
+        axis.axhline(0.25, color="0.5", ls="--", lw=1)
+        axis.set(title=f"noise in {modality}", xlabel="noise / signal (deviations)", ylim=(0, None))
+    axes[0].set_ylabel("factor weight of that modality")
+    axes[2].legend(fontsize=8)
+    return _titled(figure, "Factor weights under test-time noise (band: all seeds)", synthetic)
+
+
+def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
+    """Curves of a metric against noise and against missing rate: columns row, seed, kind, modality, level, <metric>."""
+    figure, axes = plt.subplots(2, 3, figsize=(12, 7), sharey=True)
+    names = list(found["row"].unique())
+    palette = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    for line, kind in zip(axes, ("noise", "missing"), strict=True):
+        for axis, modality in zip(line, MODALITIES, strict=True):
+            part = found[(found["kind"] == kind) & (found["modality"] == modality)]
+            legend = kind == "noise" and modality == "text"
+            sns.lineplot(part, x="level", y=metric, hue="row", style="row", markers=True, dashes=False, ax=axis,
+                         palette=palette, errorbar=("pi", 100), legend=legend)  # fmt: skip
+            what = "noise / signal (deviations)" if kind == "noise" else "share of test samples without it"
+            axis.set(title=f"{modality}, {kind}", xlabel=what, ylabel={"mae": "MAE", "corr": "Corr"}[metric])
+    axes[0, 0].get_legend().set_title("")
+    return _titled(figure, f"{ {'mae': 'MAE', 'corr': 'Corr'}[metric] } with one modality corrupted", synthetic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from msa_lib.data import Dataset, Split
 from msa_lib.models.features import LETTERS
 from msa_lib.models.layers import masked_mean
 from msa_lib.train import RunResult, scores
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 ALPHAS = np.logspace(-1, 6, 15)
 
@@ -36,19 +39,23 @@ def pooled_features(split: Split, modalities: str = LETTERS) -> np.ndarray:
 
 def ridge(dataset: Dataset, modalities: str = LETTERS) -> RunResult:
     """Ridge regression on standardised mean-pooled features; the penalty is the one best in validation MAE."""
+    best = fit_ridge(dataset, modalities)
+    guesses = {name: best.predict(pooled_features(dataset.splits[name], modalities)) for name in ("valid", "test")}
+    return _result("ridge", dataset, guesses, best[-1].n_features_in_ + 1)
+
+
+def fit_ridge(dataset: Dataset, modalities: str = LETTERS) -> Pipeline:
+    """The fitted pipeline behind `ridge`; its `predict` takes `pooled_features`."""
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     if not any(has and letter in modalities for has, letter in zip(dataset.available, LETTERS, strict=True)):
         raise ValueError(f"{dataset.name} has none of the modalities asked for, {modalities!r}.")
-    X = {name: pooled_features(split, modalities) for name, split in dataset.splits.items()}
-    y = {name: split.labels.cpu().numpy() for name, split in dataset.splits.items()}
+    X = {name: pooled_features(dataset.splits[name], modalities) for name in ("train", "valid")}
+    y = {name: dataset.splits[name].labels.cpu().numpy() for name in X}
     models = [make_pipeline(StandardScaler(), Ridge(alpha)).fit(X["train"], y["train"]) for alpha in ALPHAS]
-    best = min(models, key=lambda model: np.abs(model.predict(X["valid"]) - y["valid"]).mean())
-    return _result(
-        "ridge", dataset, {name: best.predict(X[name]) for name in ("valid", "test")}, X["train"].shape[1] + 1
-    )
+    return min(models, key=lambda model: np.abs(model.predict(X["valid"]) - y["valid"]).mean())
 
 
 def label_mean(dataset: Dataset) -> RunResult:

@@ -4,6 +4,7 @@
     metrics.jsonl    one line per epoch
     env.json         versions, machine, commit, times: recorded, not hashed
     predictions.npz  test labels, predictions and the extras the model records
+    weights.safetensors  of the kept epoch; not kept if a pretrained text encoder was trained along, for its size
     result.json      status and metrics, written last by rename; the only file that state is read from
 
 Asking for a run that is there returns it; asking for one that another process is training waits for it; asking for
@@ -29,13 +30,15 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from safetensors.torch import load, save
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from msa_lib import __version__
 from msa_lib.data import Dataset, load_dataset
-from msa_lib.models import MODELS
+from msa_lib.models import MODELS, build_model
 from msa_lib.reference import REFERENCES, SWITCHES
-from msa_lib.state import plain, write_atomically
+from msa_lib.state import load_weights, plain, trained_weights, write_atomically
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
 
@@ -152,6 +155,10 @@ def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, ids=np.array(dataset.test.ids), **outcome.outputs)
         write_atomically(folder / "predictions.npz", buffer.getbuffer())
+        if outcome.network is not None:
+            weights = {k: v.detach().cpu().contiguous() for k, v in trained_weights(outcome.network).items()}
+            if not any("text_encoder." in name for name in weights):
+                write_atomically(folder / "weights.safetensors", save(weights))
     write_atomically(folder / "result.json", _json(result))
     return _read(folder)
 
@@ -207,6 +214,23 @@ def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
         raise RunFailed(f"Run {folder.name} has no predictions: {result['reason'] if result else 'it was never run'}.")
     with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
         return dict(stored)
+
+
+def network(run: Run, store: Path | str = STORE) -> nn.Module:
+    """The trained network of a finished run, with the weights of the kept epoch, on the run's device, in eval mode."""
+    params = parameters(run)
+    folder = Path(store).resolve() / run_id(params)
+    result = _read(folder)
+    if result is None or result["status"] != "done":
+        raise RunFailed(f"Run {folder.name} has no network: {result['reason'] if result else 'it was never run'}.")
+    path = folder / "weights.safetensors"
+    if not path.exists():
+        raise RunFailed(
+            f"Run {folder.name} kept no weights: its text encoder was trained along, or it is an older run."
+        )
+    built = build_model(run.model, _dataset(run.data, run.root), **params["switches"])
+    load_weights(built, load(path.read_bytes()))
+    return built.to(run.device).eval()
 
 
 def grid(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, split_options
 from msa_lib.models import MODELS
 from msa_lib.runs import Run
+from msa_lib.train import TrainConfig
 
 FIRST_SEED = 1111
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"  # of the checkout
@@ -37,7 +38,10 @@ class Scale:
     train: Mapping = field(default_factory=dict)
 
 
-SMALL = {"amsgfn": {"d": 16, "heads": 2, "n_layers": 1}}  # the smallest sensible width of each model
+SMALL = {  # the smallest sensible width of each model
+    "amsgfn": {"d": 16, "heads": 2, "n_layers": 1},
+    "dsrf": {"d": 16, "heads": 2, "n_layers": 1},
+}
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
         seeds=1,
@@ -50,23 +54,38 @@ SCALES: dict[str, Scale] = {
         seeds=3,
         cost="minutes on two cores; small models",
         sizes="train=400&valid=200&test=400",
-        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}},
+        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
         train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
-    "full": Scale(seeds=5, cost="the defaults of models and loop; hours, or a GPU"),
+    "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
 }
-BATCH_SIZES = {"mosi": 32, "sims": 32, "planted-mosi": 32, "planted-sims": 32}  # at full scale; 64 otherwise
+BATCH_SIZES = {"mosi": 32, "sims": 32}  # at full scale; 64 otherwise
+SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
+PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
+    "dsrf": {
+        "mosi": {"d": 128, "batch_size": 32, **SLOW, "lr": 3e-5, "lr_encoder": 3e-5},
+        "mosei": {"d": 128, "batch_size": 64, **SLOW},
+        "sims": {"d": 64, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
+        "simsv2": {"d": 128, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
+    }
+}
 
 
 @dataclass(frozen=True)
 class Page:
-    """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches)."""
+    """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches).
+
+    Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
+    the table's right half.
+    """
 
     title: str
     dataset: str
     rows: Mapping[str, tuple[str, Mapping]]
     paper: str = ""
     table: int | None = None
+    detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
+    second: str = ""
 
 
 def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
@@ -80,6 +99,17 @@ COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMG
 CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
                 "oracle dominant", "s=1, dynamic p", "s=1, trained p", "gate off",
                 "w/o both contrastive", "concat MLP")  # fmt: skip
+DSRF_ROWS = {
+    "full": ("dsrf", {}),
+    "full, lr 1e-3": ("dsrf", {"lr": 1e-3}),  # the printed rates are those of fine-tuning; from scratch they are slow
+    "AMSGFN": ("amsgfn", {}),
+} | REFERENCE_ROWS
+ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "w/o HSF (bypass)", "no_routing",
+                 "no_routing (concat)", "no_usf", "no_usf (g=1/2)", "no_rec_loss", "wide vector", "random roles",
+                 "no factor losses", "no L_emo", "literal votes", "one iteration", "literal Eq. 15",
+                 "literal fusion input", "mean readout", "head argmax")  # fmt: skip
+ABLATION_DETAIL = ("no_routing, no_rec_loss", "no L_ctx", "no L_amb", "no L_n", "no independence", "literal Eq. 6",
+                   "literal Eq. 17", "Eq. 13 only", "Eq. 14 only", "head gauss", "head point")  # fmt: skip
 
 PAGES: dict[str, Page] = {
     "sanity": Page("Sanity before any table", "mosi", {}),
@@ -114,6 +144,28 @@ PAGES: dict[str, Page] = {
         6,
     ),
     "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
+    "dsrf_table1_mosi_mosei": Page(
+        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei"
+    ),
+    "dsrf_table2_sims_simsv2": Page(
+        "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2"
+    ),
+    "dsrf_table3_ablation": Page(
+        "DSRF Table 3: ablation",
+        "mosi",
+        _variants("dsrf", *ABLATION_ROWS) | REFERENCE_ROWS,
+        "dsrf",
+        3,
+        detail=_variants("dsrf", *ABLATION_DETAIL),
+    ),
+    "figure_routing": Page(
+        "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
+    ),
+    "figure_robustness": Page(
+        "Noisy and missing modalities",
+        "mosi",
+        _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
+    ),
 }
 
 
@@ -123,14 +175,30 @@ def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:
     `data` is "planted" (then the planted stand-in of the page's own set), another planted name, a file or packed
     folder (then every notebook uses it), or a folder that holds the real sets (then each notebook takes its own).
     """
+    return _data_for(PAGES[page].dataset, data, scale)
+
+
+def second_of(page: str, data: str, scale: str) -> str:
+    """Name of the data set of a table's right half, in the same root; empty if there is none or one file is for all."""
+    first, root = data_of(page, data, scale)
+    second, _ = _data_for(PAGES[page].second, data, scale) if PAGES[page].second else ("", None)
+    if root:
+        try:
+            load_dataset(second, root)
+        except FileNotFoundError:
+            return ""
+    return "" if second == first else second
+
+
+def _data_for(real: str, data: str, scale: str) -> tuple[str, str | None]:
     base, options = split_options(data)
     if base == "planted" and not options:
-        base = f"planted-{PAGES[page].dataset}"
+        base = f"planted-{real}"
     if base in PLANTED:
         sized = f"{base}?{SCALES[scale].sizes}".rstrip("?")
         return (data if options else sized), None
     if Path(base).is_dir() and not (Path(base) / "meta.json").exists():
-        return PAGES[page].dataset, str(Path(base).resolve())
+        return real, str(Path(base).resolve())
     return (str(Path(base).resolve()) + data[len(base) :] if Path(base).exists() else data), None
 
 
@@ -139,22 +207,39 @@ def runs_of(
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
-    Rows that the data cannot have, such as T+A without audio or the oracle without planted facts, are left out.
+    Rows that the data cannot have, such as T+A without audio or the oracle without planted facts, are left out, and so
+    is a row whose training settings are those of the scale anyway.
     """
     if scale not in SCALES:
         raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
     size, runs, possible = SCALES[scale], [], _fits(dataset)
-    train = dict(size.train) or {"batch_size": BATCH_SIZES.get(split_options(name)[0], 64)}
-    for label, (model, switches) in PAGES[page].rows.items():
-        if not possible(model, switches):
+    rows = PAGES[page].rows | (PAGES[page].detail if scale == "full" else {})
+    for label, (model, own) in rows.items():
+        if not possible(model, own):
             continue
         if model not in MODELS:
-            runs.append(Run(model, name, 0, switches, {}, root or None, label=label))
+            runs.append(Run(model, name, 0, own, {}, root or None, label=label))
             continue
+        common = _settings(model, split_options(name)[0], scale)
+        settings = common | dict(own)
+        if own and settings == common:
+            continue
+        switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
+        train = {k: v for k, v in settings.items() if k in TRAINING}
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-            settings = {**size.switches.get(model, {}), **switches}
-            runs.append(Run(model, name, seed, settings, train, root or None, device, label))
+            runs.append(Run(model, name, seed, switches, train, root or None, device, label))
     return runs
+
+
+TRAINING = {setting.name for setting in fields(TrainConfig)}
+
+
+def _settings(model: str, name: str, scale: str) -> dict:
+    """Training settings of a scale; at full scale what the paper states for the data set, its width included."""
+    if SCALES[scale].train:
+        return dict(SCALES[scale].train)
+    real = name.removeprefix("planted-")
+    return PRINTED.get(model, {}).get(real, {"batch_size": BATCH_SIZES.get(real, 64)})
 
 
 def _fits(dataset: Dataset) -> Callable[[str, Mapping], bool]:

@@ -200,15 +200,17 @@ def _score(network: nn.Module, dataset: Dataset, config: TrainConfig, epoch: int
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, batch_size: int = 64) -> dict[str, np.ndarray]:
-    """`labels`, `predictions` [N] and the model's recorded extras [N,...] for a split, in its order."""
+def predict(
+    network: nn.Module, split: Split, batch_size: int = 64, extras: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """`labels`, `predictions` [N] and extras [N,...], those the model records or `extras`, in the split's order."""
     network.eval()
     rows: dict[str, list[Tensor]] = {"labels": [], "predictions": []}
     for batch in split.batches(batch_size):
         output = network(batch)
         rows["labels"].append(batch.labels)
         rows["predictions"].append(output.prediction)
-        for name in getattr(network, "RECORD", ()):
+        for name in getattr(network, "RECORD", ()) if extras is None else extras:
             if name in output.extras:  # an ablation may lack it
                 rows.setdefault(name, []).append(output.extras[name])
     return {name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()}

@@ -63,7 +63,7 @@ def contrast(Z: Tensor, group: Tensor, available: Tensor, tau: float, mask_self:
 
 
 def printed_contrast(Z: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:
-    """DSRF Eq. 6 as printed: positives are the same sample's other modalities; the next one, cyclically, counts twice."""
+    """DSRF Eq. 6 as printed: positives are the sample's other modalities; the next one, cyclically, counts twice."""
     B = len(Z)
     log_p, _ = _log_similarity(Z, available.flatten(), tau, mask_self)
     same = log_p.view(B, 3, B, 3).diagonal(dim1=0, dim2=2)  # [M,M,B]: within one sample
