@@ -24,11 +24,17 @@ from msa_lib.data import load_dataset
 from msa_lib.data.pack import pack
 from msa_lib.models import MODELS
 from msa_lib.runs import Run, RunFailed, collect, execute, grid, parameters, predictions, rows_of, run_id
-from msa_lib.train import TrainConfig
+from msa_lib.train import TrainConfig, predict
 
 RUN = Run("amsgfn", DATA, 7, SMALL, {**SHORT, "lr": 5e-3})
-FILES = {"params.json", "metrics.jsonl", "env.json", "predictions.npz", "result.json", "lock"}
-SAME = ("params.json", "metrics.jsonl", "predictions.npz", "result.json")  # to the bit, whatever happened meanwhile
+FILES = {"params.json", "metrics.jsonl", "env.json", "predictions.npz", "weights.safetensors", "result.json", "lock"}
+SAME = (
+    "params.json",
+    "metrics.jsonl",
+    "predictions.npz",
+    "weights.safetensors",
+    "result.json",
+)  # to the bit, whatever happened meanwhile
 
 
 @pytest.fixture(autouse=True)
@@ -270,7 +276,8 @@ def epochs_of(store: Path) -> list[list[int]]:
 
 
 # The files in the order they are written: params, env, 3 x (metrics, state), env, predictions, result
-WRITES = ("params.json", "env.json", *("metrics.jsonl", "state.pt") * 3, "env.json", "predictions.npz", "result.json")
+WRITES = ("params.json", "env.json", *("metrics.jsonl", "state.pt") * 3, "env.json", "predictions.npz",
+          "weights.safetensors", "result.json")  # fmt: skip
 MOMENTS = [
     *(("write", n) for n in range(1, len(WRITES) + 1)),
     *(("step", n) for n in (3, 9)),  # in the middle of an epoch; four steps each
@@ -365,7 +372,7 @@ def test_a_failed_run_keeps_its_reason_and_has_no_numbers(tmp_path):
     run = toy(fault="nan", at=6)
     result = execute(run, tmp_path)
     folder = Path(result["folder"])
-    assert {path.name for path in folder.iterdir()} == FILES - {"predictions.npz"}
+    assert {path.name for path in folder.iterdir()} == FILES - {"predictions.npz", "weights.safetensors"}
     assert (result["status"], result["metrics"], result["best_epoch"]) == ("failed", {}, None)
     assert result["reason"] == "Loss term 'extra' was nan at step 2 of epoch 2."
     for rows in (pd.DataFrame(rows_of(result)), collect(tmp_path), grid([run], tmp_path)):
@@ -395,6 +402,25 @@ def test_an_interrupt_is_not_a_result(tmp_path):
     assert collect(tmp_path).empty
     with pytest.raises(KeyboardInterrupt):  # the lock is free again
         execute(replace(run, switches={"fault": "KeyboardInterrupt", "at": 1}), tmp_path)
+
+
+@pytest.mark.parametrize("model", ["amsgfn", "dsrf"])
+def test_the_network_of_a_run_predicts_what_was_stored(tmp_path, model):
+    run = replace(RUN, model=model)
+    execute(run, tmp_path)
+    test = load_dataset(DATA).test
+    found, stored = predict(runs.network(run, tmp_path), test, SHORT["batch_size"]), predictions(run, tmp_path)
+    assert set(found) <= set(stored)
+    for name, value in found.items():
+        assert (value == stored[name]).all(), name
+
+
+def test_a_run_without_weights_has_no_network(tmp_path):
+    with pytest.raises(RunFailed, match="it was never run"):
+        runs.network(RUN, tmp_path)
+    (Path(execute(RUN, tmp_path)["folder"]) / "weights.safetensors").unlink()
+    with pytest.raises(RunFailed, match=r"kept no weights"):
+        runs.network(RUN, tmp_path)
 
 
 def test_a_failed_run_is_tried_again_only_when_asked(tmp_path, monkeypatch):
@@ -628,7 +654,7 @@ def test_ridge_with_constant_and_missing_features():
 def test_ridge_goes_through_the_store(tmp_path, monkeypatch):
     result = execute(Run("ridge", DATA, 5), tmp_path)
     folder = Path(result["folder"])
-    assert {path.name for path in folder.iterdir()} == FILES - {"metrics.jsonl"}
+    assert {path.name for path in folder.iterdir()} == FILES - {"metrics.jsonl", "weights.safetensors"}
     assert result["params"]["seed"] == 0
     assert result["params"]["switches"] == {"modalities": "tav"}
     named = Run("ridge", DATA, 6, {"modalities": "tav"}, device="cuda")

@@ -12,6 +12,7 @@ import pytest
 
 from msa_lib import batch, cli, runs, study
 from msa_lib.data import load_dataset
+from msa_lib.models.dsrf import READINGS
 from papers_check import load_reported
 
 try:
@@ -78,10 +79,14 @@ def test_printed_rows_of_ours_have_a_label_in_the_grid(page):
     if table.table == 1:
         return
     printed = set(load_reported(table.paper, table.table)["row"])
-    ours = {"full" if row == "Our" else row for row in printed} & set(table.rows)
+    names = {"Our", "DSRF (Ours)", "DSRF (Full)"}
+    ours = {"full" if row in names else row for row in printed} & set(table.rows)
     assert "full" in ours
-    if table.table in (5, 6):  # ablation tables: every printed row is one of ours
+    if (table.paper, table.table) in (("amsgfn", 5), ("amsgfn", 6)):  # every printed row is one of ours
         assert len(ours) == len(printed)
+    if (table.paper, table.table) == ("dsrf", 3):  # two rows are ambiguous: each reading is one of ours
+        assert printed - names - ours == set(READINGS)
+        assert {label for reading in READINGS.values() for label in reading.values()} <= set(table.rows)
 
 
 def test_runs_of_leaves_out_what_the_data_cannot_have():
@@ -127,6 +132,32 @@ def test_data_of_paths(tmp_path):
     (tmp_path / "x.npz").touch()
     assert study.data_of("sanity", f"{tmp_path}/x.npz?split=s", "full") == (f"{tmp_path}/x.npz?split=s", None)
     assert study.data_of("amsgfn_table3_mosei", str(tmp_path), "full") == ("mosei", str(tmp_path))
+
+
+def test_a_table_of_two_data_sets_has_a_second():
+    page = "dsrf_table1_mosi_mosei"
+    assert study.second_of(page, "planted", "smoke") == "planted-mosei?train=48&valid=24&test=32"
+    assert study.second_of(page, "planted-mosi", "quick") == ""  # one data set was asked for
+    assert study.second_of(page, "planted?cue=hidden", "quick") == ""
+    assert study.second_of("amsgfn_table2_mosi", "planted", "quick") == ""
+
+
+def test_the_second_real_data_set_may_be_missing(tmp_path):
+    assert study.data_of("dsrf_table2_sims_simsv2", str(tmp_path), "full") == ("sims", str(tmp_path))
+    assert study.second_of("dsrf_table2_sims_simsv2", str(tmp_path), "full") == ""
+
+
+def test_full_scale_takes_what_the_paper_states():
+    page, data = "dsrf_table2_sims_simsv2", load_dataset("planted-sims?train=24&valid=12&test=12")
+    wanted = {r.label: r for r in study.runs_of(page, "planted-sims", None, data, 1, "full") if r.model == "dsrf"}
+    assert wanted["full"].switches == {"d": 64}
+    assert wanted["full"].train == {"batch_size": 32, "lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-2}
+    assert wanted["full, lr 1e-3"].train == wanted["full"].train | {"lr": 1e-3}
+    quick = {r.label for r in study.runs_of(page, "planted-sims", None, data, 1, "quick")}
+    assert "full, lr 1e-3" not in quick  # that is the rate of the scale anyway
+    ablation = [{r.label for r in study.runs_of("dsrf_table3_ablation", SMOKE, None, data, 1, scale)}
+                for scale in ("quick", "full")]  # fmt: skip
+    assert ablation[1] - ablation[0] == set(study.ABLATION_DETAIL)
 
 
 def test_paired_differences_by_hand():
