@@ -28,13 +28,8 @@ from msa_lib.train import TrainConfig, predict
 
 RUN = Run("amsgfn", DATA, 7, SMALL, {**SHORT, "lr": 5e-3})
 FILES = {"params.json", "metrics.jsonl", "env.json", "predictions.npz", "weights.safetensors", "result.json", "lock"}
-SAME = (
-    "params.json",
-    "metrics.jsonl",
-    "predictions.npz",
-    "weights.safetensors",
-    "result.json",
-)  # to the bit, whatever happened meanwhile
+# To the bit, whatever happened meanwhile:
+SAME = ("params.json", "metrics.jsonl", "predictions.npz", "weights.safetensors", "result.json")
 
 
 @pytest.fixture(autouse=True)
