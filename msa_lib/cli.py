@@ -109,7 +109,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ValueError(f"--set {pair!r}: expected NAME=VALUE.")
-        words = {"true": True, "false": False, "none": None}
+        words = {"true": True, "false": False}  # "none" is the name of several choices
         try:
             values[name] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -255,11 +255,21 @@ def grid(
         for result in work:
             results.append(result)
             bar.update()
-    rows = [rows_of(result) for result in results]
-    labels = [[run.label or run.model] * len(part) for run, part in zip(runs, rows, strict=True)]
-    frame = pd.concat([pd.DataFrame(part) for part in rows], ignore_index=True)
-    frame.insert(0, "label", [label for part in labels for label in part])
-    return frame
+    return _labelled(runs, results)
+
+
+def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
+    """Those of `runs` that the store holds, as `grid` gives them; nothing is trained. No rows if it holds none."""
+    found = [(run, _read(Path(store).resolve() / run_id(parameters(run)))) for run in runs]
+    found = [(run, result) for run, result in found if result is not None]
+    return _labelled([run for run, _ in found], [result for _, result in found]) if found else pd.DataFrame()
+
+
+def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
+    rows = [
+        [{"label": run.label or run.model} | row for row in rows_of(r)] for run, r in zip(runs, results, strict=True)
+    ]
+    return pd.DataFrame([row for part in rows for row in part])
 
 
 def _epoch_on(bar, run: Run):

@@ -179,6 +179,7 @@ def test_split_sizes_from_label_tables(tmp_path):
 
 
 def test_assignments():
+    assert cli.assignments(["pos=none"]) == {"pos": "none"}  # a choice, not a missing value
     values = cli.assignments(["alpha=0.1", "select=fixed:t", "tb=false", "pair_weights=(1.0,2.0,3.0)", "d=16"])
     assert values == {"alpha": 0.1, "select": "fixed:t", "tb": False, "pair_weights": (1.0, 2.0, 3.0), "d": 16}
     with pytest.raises(ValueError, match="NAME=VALUE"):
