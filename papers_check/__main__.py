@@ -1,0 +1,30 @@
+"""python -m papers_check: the two papers against themselves, each other and the literature, without training."""
+
+import argparse
+import json
+from pathlib import Path
+
+from papers_check import audit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m papers_check", description=__doc__.partition(": ")[2])
+    parser.add_argument("--json", metavar="FILE", help="write the findings as JSON rows")
+    parser.add_argument("--write", action="store_true", help="make papers_check/findings/ again")
+    parser.add_argument("--all", action="store_true", help="print low findings and notes in full, too")
+    options = parser.parse_args()
+
+    found, counts = audit.collect()
+    if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        rows = [finding.row() for finding in found]
+        Path(options.json).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.write:
+        audit.write(found)
+    full = audit.SEVERITIES if options.all else ("high", "medium")
+    print(audit.summary(found, counts))
+    print(audit.text(found, full))
+
+
+if __name__ == "__main__":
+    main()
