@@ -1,0 +1,376 @@
+"""Verdicts: what our runs say about each printed cell, in a fixed vocabulary, with every number behind the word.
+
+`judge` joins printed cells (`load_reported`) to result rows and gives one line per printed cell, a `Verdict`. The
+tests are in `intervals.py`, relations between rows in `relations.py`; `calibration.py` measures how often the words are
+wrong.
+
+Fixed before any run: alpha = 0.05; the margin of equivalence is half of the gain the paper itself prints for its own
+row over the runner-up of that table, per data set, metric and side, and where it prints no gain there is no margin;
+below five seeds no word beyond impossible, compatible, compatible if few runs and not attempted. Synthetic data are
+never compared with a printed number.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+
+from papers_check import intervals
+from papers_check.intervals import ALPHA
+from papers_check.tables import ROW_COLUMNS, column_decimals, is_percent, our_metric
+
+LOWER_IS_BETTER = ("mae",)
+STUDIED = ("Our", "DSRF (Ours)", "DSRF (Full)")  # how the two papers print their own row
+FLOOR = 5  # seeds
+MOST_BEST_OF = 10  # beyond that, best of M explains anything
+ORACLE = "test_oracle"  # the selection rule that only measures what choosing on the test set is worth
+COUNTS = ("train", "valid", "test", "total")  # columns of a table of data sets
+KEY = ("paper", "table", "dataset", "row", "metric", "side")
+COLUMN = ("paper", "table", "dataset", "metric", "side")
+SETTINGS = ("fingerprint", "switches", "train", "selection")  # one row of a table is one setting
+
+IMPOSSIBLE = "impossible as described"
+REPRODUCED = "reproduced"
+COMPATIBLE = "compatible"
+FEW_RUNS = "compatible if few runs"
+BEST_OF = "compatible only as best of M"
+TEST_SELECTION = "compatible only under test selection"
+SMALL_DIFFERENCE = "small real difference"
+NOT_REPRODUCED = "not reproduced"
+NOT_ATTEMPTED = "not attempted"
+SYNTHETIC = "not comparable: synthetic"
+VERDICTS = (IMPOSSIBLE, REPRODUCED, COMPATIBLE, FEW_RUNS, BEST_OF, TEST_SELECTION, SMALL_DIFFERENCE, NOT_REPRODUCED)
+VERDICTS += (NOT_ATTEMPTED, SYNTHETIC)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One printed cell and everything its verdict rests on, in the printed unit (accuracies and F1 in percent)."""
+
+    paper: str
+    table: str
+    dataset: str
+    row: str
+    metric: str
+    side: str
+    reported: str  # the printed string; empty for a dash
+    decimals: int  # of the column
+    direction: str  # "lower" or "higher" is better
+    label: str  # our name of the row
+    synthetic: bool
+    selection: str
+    commit: str
+    n: int  # seeds with a defined value
+    failed: int
+    undefined: int
+    values: tuple[float, ...]  # one per seed
+    mean: float
+    sd: float  # ddof 1
+    p_1: float  # compatible with a single run; with the mean of infinitely many
+    p_inf: float
+    m_star: float  # the largest number of averaged runs for which it is still compatible
+    best_of: float
+    pi_1_low: float
+    pi_1_high: float
+    pi_inf_low: float
+    pi_inf_high: float
+    mdd_1: float  # smallest detectable discrepancy if a single run was printed; if the mean of very many was
+    mdd_inf: float
+    margin: float
+    tost_p: float
+    p_1_holm: float  # over the judged cells of this table
+    p_1_bh: float  # over all judged cells
+    oracle_n: int  # the same under test selection
+    oracle_mean: float
+    oracle_p_1: float
+    reported_is: str  # "better", "worse", "equal" (prints the same) or ""
+    verdict: str
+    verdict_truncated: str  # the same if the paper cut the last digit off instead of rounding
+    reason: str
+
+    def __post_init__(self) -> None:
+        for verdict in (self.verdict, self.verdict_truncated):
+            if verdict not in VERDICTS:
+                raise ValueError(f"verdict {verdict!r}: expected one of {', '.join(VERDICTS)}")
+        if self.synthetic and self.verdict not in (SYNTHETIC, IMPOSSIBLE, NOT_ATTEMPTED):
+            raise ValueError(f"{self.row} {self.metric} on synthetic data is {self.verdict!r}: expected {SYNTHETIC!r}")
+
+
+# --- margins, fixed by what is printed ------------------------------------------------------------------------------
+
+
+def gains(reported: pd.DataFrame) -> pd.DataFrame:
+    """What each paper claims over the runner-up: one line per table, data set, metric and side of `reported`.
+
+    Columns paper, table, dataset, metric, side, studied, value, runner_up, runner_up_value (printed strings), gain
+    (in the printed unit, positive where the paper's own row is better, exact). Tables without such a row have no line.
+    """
+    lines = []
+    for key, cells in reported[reported["value"] != ""].groupby(list(COLUMN), sort=False):
+        own, others = cells[cells["row"].isin(STUDIED)], cells[~cells["row"].isin(STUDIED)]
+        if len(own) != 1 or others.empty:
+            continue
+        sign = -1 if key[3] in LOWER_IS_BETTER else 1
+        _, name, text = max((sign * Decimal(text), row, text) for row, text in others[["row", "value"]].to_numpy())
+        studied, value = own.iloc[0][["row", "value"]]
+        lines.append((*key, studied, value, name, text, float(sign * (Decimal(value) - Decimal(text)))))
+    return pd.DataFrame(lines, columns=[*COLUMN, "studied", "value", "runner_up", "runner_up_value", "gain"])
+
+
+def default_margins(reported: pd.DataFrame) -> pd.DataFrame:
+    """Margins of equivalence, `COLUMN` and `margin`: half of the claimed gain; none where the gain is not positive."""
+    found = gains(reported)
+    return found[list(COLUMN)].assign(margin=np.where(found["gain"] > 0, found["gain"] / 2, np.nan))
+
+
+# --- the word -------------------------------------------------------------------------------------------------------
+
+
+def headline(n, p_1, p_inf, tost_p, best_of, oracle_p_1=np.nan, p_1_holm=None, impossible=False, alpha=ALPHA):
+    """The first verdict that holds, in the order of `VERDICTS`; arrays broadcast. -> array of strings
+
+    A cell outside for every m that is inside once the number of cells of its table is allowed for (Holm) is called
+    compatible if few runs. Below `FLOOR` seeds whatever needs more of them is not attempted.
+    """
+    n, p_1, p_inf, tost_p, best_of, oracle_p_1 = np.broadcast_arrays(n, p_1, p_inf, tost_p, best_of, oracle_p_1)
+    p_1_holm = p_1 if p_1_holm is None else p_1_holm
+    with np.errstate(invalid="ignore"):
+        equivalent = tost_p < alpha
+        cases = (
+            (np.broadcast_to(impossible, n.shape), IMPOSSIBLE),
+            (np.isnan(p_inf), NOT_ATTEMPTED),
+            ((p_inf >= alpha) & equivalent & (n >= FLOOR), REPRODUCED),
+            (p_inf >= alpha, COMPATIBLE),
+            (p_1 >= alpha, FEW_RUNS),
+            (n < FLOOR, NOT_ATTEMPTED),
+            ((best_of > 1) & (best_of <= MOST_BEST_OF), BEST_OF),
+            (oracle_p_1 >= alpha, TEST_SELECTION),
+            (equivalent, SMALL_DIFFERENCE),
+            (np.broadcast_to(p_1_holm, n.shape) < alpha, NOT_REPRODUCED),
+        )
+    return np.select([case for case, _ in cases], [word for _, word in cases], default=FEW_RUNS)
+
+
+def judge(
+    reported: pd.DataFrame,
+    rows: pd.DataFrame,
+    labels: Mapping[str, str] | None = None,
+    datasets: Mapping[str, str] | None = None,
+    margins: pd.DataFrame | None = None,
+    impossible: Mapping[tuple, str] | None = None,
+    not_attempted: Mapping[str, str] | None = None,
+    deterministic: Collection[str] = (),
+    alpha: float = ALPHA,
+) -> pd.DataFrame:
+    """One line per line of `reported`, in its order; the columns are the fields of `Verdict`.
+
+    reported       from `load_reported`, whole tables, any number of them
+    rows           results in long format: `tables.ROW_COLUMNS`, `synthetic`, `selection`, and where known `dataset`,
+                   `commit`, `reason` and `SETTINGS`; fractions for accuracies and F1. Rows selected by `ORACLE` serve
+                   only to ask whether test selection explains a cell, synthetic ones only where there are no real ones
+    labels         printed row name -> our `label`, where the two differ
+    datasets       our data set's name -> the printed one; "planted-mosi?train=48" is mosi without saying so
+    margins        `COLUMN` and `margin`, in the printed unit; `default_margins(reported)` unless given
+    impossible     `KEY` of a cell -> why it is arithmetically impossible as described
+    not_attempted  printed row name -> why there are no runs of it
+    deterministic  labels for which one run is all there is: compared by rounding, without an interval
+
+    Raises ValueError for missing columns, an unknown status, an accuracy outside [0, 1], a seed that occurs twice and
+    rows of one label that mix settings.
+    """
+    impossible, excuses = dict(impossible or {}), dict(not_attempted or {})
+    if "dataset" not in rows.columns and len(rows) and reported["dataset"].nunique() > 1:
+        raise ValueError("result rows do not say their dataset: expected that column, or printed cells of one data set")
+    found = _Runs(rows, datasets or {}, deterministic)
+    margins = default_margins(reported) if margins is None else margins
+    margin = {tuple(line[:-1]): line[-1] for line in margins[[*COLUMN, "margin"]].to_numpy()}
+    decimals = {key: column_decimals(part) for key, part in reported.groupby(["paper", "table", "dataset"])}
+
+    lines = []
+    for key, text in zip(reported[list(KEY)].itertuples(index=False, name=None), reported["value"], strict=True):
+        paper, table, dataset, row, metric, side = key
+        label = (labels or {}).get(row, row)
+        line = dict(zip(KEY, key, strict=True)) | found.of(label, dataset, our_metric(metric, side))
+        missing = "" if line["n"] else excuses.get(row, line["why"])
+        if metric in COUNTS or not text:
+            missing = "a count, not the result of a run" if text else "the paper prints a dash"
+        lines.append(
+            line
+            | {
+                "reported": text,
+                "decimals": decimals[paper, table, dataset][metric],
+                "direction": "lower" if metric in LOWER_IS_BETTER else "higher",
+                "label": label,
+                "margin": margin.get((paper, table, dataset, metric, side), np.nan),
+                "missing": missing,
+                "impossible": impossible.get(key, ""),
+            }
+        )
+    if not lines:
+        return pd.DataFrame(columns=[field.name for field in fields(Verdict)])
+    return _with_verdicts(pd.DataFrame(lines), alpha)
+
+
+def _with_verdicts(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """The lines of `judge` from printed strings and values: numbers, words, reasons."""
+    higher = (cells["direction"] == "higher").to_numpy()
+    comparable = ((cells["missing"] == "") & ~cells["synthetic"]).to_numpy()
+    n, mean, sd = (np.where(comparable, cells[name], np.nan).astype(float) for name in ("n", "mean", "sd"))
+    oracle = cells["oracle"].map(intervals.summary)
+    oracle_mean, oracle_sd, oracle_n = (np.array([o[i] for o in oracle], float) for i in range(3))
+    margin = cells["margin"].to_numpy(float)
+
+    def numbers(truncated: bool) -> dict[str, np.ndarray]:
+        spans = [
+            intervals.unrounded(text, k, truncated) if ok else (np.nan, np.nan)
+            for text, k, ok in zip(cells["reported"], cells["decimals"], comparable, strict=True)
+        ]
+        centre, half = np.array(spans).T
+        p_1, p_inf = (intervals.p_value(centre, mean, sd, n, m, half) for m in (1, np.inf))
+        m_star = intervals.largest_m(centre, mean, sd, n, half, alpha)
+        for i in np.flatnonzero(sd == 0):  # no interval: does our value print as theirs?
+            same = intervals.rounds_to(mean[i], cells["reported"][i], cells["decimals"][i], truncated)
+            p_1[i], p_inf[i], m_star[i] = float(same), float(same), np.inf if same else 0.0
+        enough = comparable & (oracle_n >= FLOOR)
+        oracle_p = np.where(enough, intervals.p_value(centre, oracle_mean, oracle_sd, oracle_n, 1, half), np.nan)
+        ends = [intervals.prediction_interval(mean, sd, n, m, half, alpha) for m in (1, np.inf)]
+        ahead = np.where(intervals.distance(centre, mean, half) <= 1e-9, 0, np.where(higher, 1, -1) * (centre - mean))
+        words = np.array(["equal", "better", "worse"])[np.nan_to_num(np.sign(ahead)).astype(int)]
+        return {
+            "p_1": p_1,
+            "p_inf": p_inf,
+            "m_star": m_star,
+            "best_of": intervals.best_of(centre, mean, sd, n, half, higher, alpha),
+            "pi_1_low": ends[0][0],
+            "pi_1_high": ends[0][1],
+            "pi_inf_low": ends[1][0],
+            "pi_inf_high": ends[1][1],
+            "mdd_1": intervals.detectable(sd, n, 1, half, alpha),
+            "mdd_inf": intervals.detectable(sd, n, np.inf, half, alpha),
+            "tost_p": intervals.tost_p(centre, mean, sd, n, margin, half),
+            "p_1_holm": cells.assign(p=p_1).groupby(["paper", "table"])["p"].transform(intervals.holm).to_numpy(),
+            "p_1_bh": intervals.benjamini_hochberg(p_1),
+            "oracle_p_1": oracle_p,
+            "reported_is": np.where(np.isnan(ahead), "", words),
+        }
+
+    def verdicts(found: dict[str, np.ndarray]) -> np.ndarray:
+        names = ("p_1", "p_inf", "tost_p", "best_of", "oracle_p_1", "p_1_holm")
+        printed_wrong = (cells["impossible"] != "").to_numpy()
+        words = headline(n, *(found[name] for name in names), impossible=printed_wrong, alpha=alpha)
+        planted = cells["synthetic"] & (cells["missing"] == "") & ~printed_wrong
+        return np.where(planted, SYNTHETIC, words)
+
+    found = numbers(truncated=False)
+    lines = cells.assign(**found, oracle_n=oracle_n.astype(int), oracle_mean=oracle_mean)
+    lines["verdict"], lines["verdict_truncated"] = verdicts(found), verdicts(numbers(truncated=True))
+    lines["reason"] = [_reason(line) for line in lines.to_dict("records")]
+    names = [field.name for field in fields(Verdict)]
+    return pd.DataFrame([asdict(Verdict(**line)) for line in lines[names].to_dict("records")], columns=names)
+
+
+def _reason(line: Mapping) -> str:
+    """One sentence behind the word."""
+    verdict, n, missing = line["verdict"], line["n"], line["missing"]
+    seeds = f"our {n} seeds" if n != 1 else "our only run"
+    few = "one seed has no spread" if n == 1 else f"{n} seeds, outside their interval whatever was averaged"
+    margin = "there is no margin to test" if np.isnan(line["margin"]) else "equivalence is not shown"
+    averaged = int(line["m_star"]) if 1 <= line["m_star"] < np.inf else 0
+    at_most = f"compatible if the paper averaged at most {averaged} run{'s' * (averaged > 1)}"
+    by_holm = "outside for a single run taken alone, inside once the cells of this table are counted (Holm)"
+    sentence = {
+        IMPOSSIBLE: line["impossible"],
+        REPRODUCED: f"inside the interval of {seeds} and within {line['margin']:g} of their mean",
+        COMPATIBLE: f"inside the interval of {seeds} whatever was averaged; {margin}",
+        FEW_RUNS: at_most if averaged else by_holm,
+        BEST_OF: f"better than one run of ours would be; compatible with the best of {line['best_of']:.0f} runs",
+        TEST_SELECTION: f"inside only if the epoch is chosen on the test set ({line['oracle_n']} seeds)",
+        SMALL_DIFFERENCE: f"outside for every number of runs, yet within {line['margin']:g} of our mean",
+        NOT_REPRODUCED: f"{line['reported_is']} than {seeds} allow, whatever was averaged (Holm)",
+        NOT_ATTEMPTED: missing or f"{few}; a verdict needs {FLOOR} seeds",
+        SYNTHETIC: "synthetic data: relations between rows may be read, printed numbers may not be compared with it",
+    }[verdict]
+    failed = f"; {line['failed']} of {n + line['failed'] + line['undefined']} runs failed" if line["failed"] else ""
+    return sentence + ("" if missing or verdict in (IMPOSSIBLE, SYNTHETIC) else failed)
+
+
+class _Runs:
+    """Result rows, checked and looked up by label, printed data set and metric, in the printed unit."""
+
+    def __init__(self, rows: pd.DataFrame, datasets: Mapping[str, str], deterministic: Collection[str]) -> None:
+        self.deterministic = set(deterministic)
+        self.cells: dict[tuple[str, str], pd.DataFrame] = {}
+        self.datasets: dict[str, set[str]] = {}
+        needed = (*ROW_COLUMNS, "synthetic", "selection")
+        if rows.empty:
+            return
+        if absent := [name for name in needed if name not in rows.columns]:
+            raise ValueError(f"result rows lack {', '.join(absent)}: expected the columns {', '.join(needed)}")
+        if wrong := sorted(set(rows["status"].map(str)) - {"done", "failed"}):
+            raise ValueError(f"result rows have status {wrong[0]!r}: expected done or failed")
+        name = rows["dataset"] if "dataset" in rows.columns else pd.Series("", index=rows.index)
+        planted = rows["synthetic"].astype(bool) | name.str.startswith("planted")
+        printed = name.map(lambda text: datasets.get(text, text.split("?")[0].removeprefix("planted-")))
+        rows = rows.assign(value=rows["value"].astype(float), printed=printed, synthetic=planted)
+        rows = rows[(rows["split"] == "test") | (rows["status"] == "failed")]
+        percent = rows["metric"].map(is_percent)
+        outside = rows[percent & ~rows["value"].between(0, 1) & rows["value"].notna()]
+        if len(outside):
+            label, metric, value = outside.iloc[0][["label", "metric", "value"]]
+            raise ValueError(f"result rows of {label!r} have {metric} = {value:g}: expected a fraction in [0, 1]")
+        rows["value"] = rows["value"] * np.where(percent, 100, 1)
+        for key, part in rows.groupby(["label", "printed"], sort=False):
+            real = part[~part["synthetic"]]
+            self.cells[key] = part if real.empty else real
+            self._check(key[0], self.cells[key])
+            self.datasets.setdefault(key[0], set()).add(key[1])
+
+    def _check(self, label: str, part: pd.DataFrame) -> None:
+        for _, one in part.groupby(part["selection"] == ORACLE):
+            for setting in SETTINGS:
+                if setting in one.columns and one[setting].nunique() > 1:
+                    raise ValueError(f"result rows of {label!r} mix {setting}: expected one setting per row of a table")
+            seeds = one.drop_duplicates(["seed", "status"]).duplicated("seed")
+            if seeds.any() or one[one["status"] == "done"].duplicated(["seed", "metric"]).any():
+                raise ValueError(f"result rows of {label!r} hold a seed twice: expected one run per label and seed")
+
+    def of(self, label: str, dataset: str, metric: str) -> dict:
+        """Values of the seeds, their summary and context; `why` says what is missing where there is no value."""
+        part = self.cells.get((label, dataset), self.cells.get((label, "")))
+        nothing = {"synthetic": False, "selection": "", "commit": "", "failed": 0, "undefined": 0, "oracle": ()}
+        if part is None:
+            others = ", ".join(sorted(self.datasets.get(label, ())))
+            why = f"no run of this row on {dataset}" + (f", only on {others}" if others else "")
+            return (
+                nothing
+                | dict(zip(("mean", "sd", "n"), intervals.summary(()), strict=True))
+                | {"values": (), "why": why}
+            )
+        chosen = part["selection"] == ORACLE
+        main, failed = part[~chosen], part[~chosen & (part["status"] == "failed")]
+        values = main.loc[(main["metric"] == metric) & (main["status"] == "done"), "value"].to_numpy()
+        oracle = part.loc[chosen & (part["metric"] == metric) & (part["status"] == "done"), "value"].to_numpy()
+        kept = values[np.isfinite(values)]
+        mean, sd, n = intervals.summary(kept)
+        lost = failed["seed"].nunique(dropna=False)
+        why = "no validation-selected run of this row" if main.empty else f"no run of this row has {metric}"
+        if len(values):
+            why = f"{metric} is undefined in all {len(values)} runs"
+        elif lost:
+            causes = "; ".join(failed["reason"].astype(str).unique()) if "reason" in failed.columns else ""
+            why = f"all {lost} runs failed" + (f": {causes}" if causes else "")
+        return nothing | {
+            "values": tuple(kept.tolist()),
+            "mean": mean,
+            "sd": 0.0 if n == 1 and label in self.deterministic else sd,
+            "n": n,
+            "synthetic": bool(part["synthetic"].iloc[0]),
+            "selection": "" if main.empty else str(main["selection"].iloc[0]),
+            "commit": ", ".join(sorted(set(main["commit"].dropna().map(str)))) if "commit" in main.columns else "",
+            "failed": lost,
+            "undefined": len(values) - n,
+            "oracle": tuple(oracle[np.isfinite(oracle)].tolist()),
+            "why": why,
+        }
