@@ -62,6 +62,7 @@ def execute_pages(
 
     def show(outcome: dict) -> None:
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
+        parameters |= {"dataset": data, "train": ""} if PAGES[outcome["name"]].whole else {}
         parameters |= {"store": str(store), "jobs": 1, "device": device}
         parameters |= {"second": outcome["second"]} if "second" in outcome else {}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"

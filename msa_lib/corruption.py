@@ -51,30 +51,31 @@ def missing(split: Split, m: int, rate: float, seed: int = 0) -> Split:
 
 
 def curves(
-    predict: Callable[[Split], np.ndarray],
+    predictors: Sequence[Callable[[Split], np.ndarray]],
     dataset: Dataset,
     levels: Sequence[float] = LEVELS,
     rates: Sequence[float] = RATES,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """MAE and Corr of `predict` on the test split as one modality after the other gets noisy, or missing.
+    """MAE and Corr of several predictors on the test split as one modality after the other gets noisy, or missing.
 
-    -> columns kind (noise, missing), modality, level (of noise, or the share that lacks it), mae, corr. Level 0 is the
-    clean split. Modalities that the data do not have are left out.
+    -> columns predictor (its position), kind (noise, missing), modality, level (of noise, or the share that lacks it),
+    mae, corr. Level 0 is the clean split. Modalities that the data do not have are left out.
     """
-    clean = evaluate(dataset.test.labels.cpu().numpy(), predict(dataset.test), scale=dataset.scale)
-    lines = []
+    labels = dataset.test.labels.cpu().numpy()
+
+    def scores(split: Split) -> list[dict]:
+        found = [evaluate(labels, predict(split), scale=dataset.scale) for predict in predictors]
+        return [{"predictor": i, "mae": one["mae"], "corr": one["corr"]} for i, one in enumerate(found)]
+
+    clean, lines = scores(dataset.test), []
     for m in (m for m in range(3) if dataset.available[m]):
         spread = deviation(dataset.train, m)
-        cases = [("noise", level, noisy(dataset.test, m, level, spread, seed)) for level in levels]
-        cases += [("missing", rate, missing(dataset.test, m, rate, seed)) for rate in rates]
-        for kind in ("noise", "missing"):
-            lines.append({"kind": kind, "modality": MODALITIES[m], "level": 0.0} | _pick(clean))
-        for kind, level, split in cases:
-            scores = evaluate(split.labels.cpu().numpy(), predict(split), scale=dataset.scale)
-            lines.append({"kind": kind, "modality": MODALITIES[m], "level": float(level)} | _pick(scores))
-    return pd.DataFrame(lines).sort_values(["kind", "modality", "level"], ignore_index=True)
-
-
-def _pick(scores: dict[str, float]) -> dict[str, float]:
-    return {name: scores[name] for name in ("mae", "corr")}
+        for kind, values in (("noise", levels), ("missing", rates)):
+            key = {"kind": kind, "modality": MODALITIES[m]}
+            lines += [key | {"level": 0.0} | one for one in clean]
+            for level in values:
+                noise = kind == "noise"
+                split = noisy(dataset.test, m, level, spread, seed) if noise else missing(dataset.test, m, level, seed)
+                lines += [key | {"level": float(level)} | one for one in scores(split)]
+    return pd.DataFrame(lines)

@@ -15,7 +15,8 @@ from msa_lib import MODALITIES
 
 FACTORS = ("emotion", "context", "ambiguity", "noise")
 COLOURS = dict(zip(MODALITIES, sns.color_palette("colorblind", 3), strict=True))
-FACTOR_COLOURS = dict(zip(FACTORS, sns.color_palette("colorblind", 7)[3:], strict=True))
+_PALETTE = sns.color_palette("colorblind", 10)
+FACTOR_COLOURS = dict(zip(FACTORS, (_PALETTE[i] for i in (3, 9, 4, 7)), strict=True))
 sns.set_theme(style="whitegrid", context="notebook")
 
 
@@ -149,8 +150,8 @@ def factor_bars(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> F
             place = np.arange(3) + (f - 1.5) * 0.2
             axis.bar(place, means[:, :, f].mean(0), 0.2, color=colour, alpha=0.7, label=factor)
             axis.plot(place, means[:, :, f].T, "k.", ms=4)
-        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name)
-    axes[0, 0].legend(fontsize=8)
+        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name, ylim=(0, 1.3 * means.max()))
+    axes[0, 0].legend(fontsize=8, ncols=4, loc="upper center")
     return _titled(figure, "Uncertainty and weight of the factors", synthetic)
 
 
@@ -164,7 +165,7 @@ def probe_grid(found: pd.DataFrame, synthetic: bool) -> Figure:
         sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis)
         axis.set(title=title, xlabel="", ylabel="")
         axis.tick_params(axis="y", rotation=0)
-    return _titled(figure, "What each factor carries (linear probes)", synthetic)
+    return _titled(figure, "What each factor carries, by linear probes", synthetic)
 
 
 def weights_under_noise(found: pd.DataFrame, synthetic: bool) -> Figure:
@@ -174,10 +175,10 @@ def weights_under_noise(found: pd.DataFrame, synthetic: bool) -> Figure:
         sns.lineplot(found[found["modality"] == modality], x="level", y="weight", hue="factor", marker="o", ax=axis,
                      palette=FACTOR_COLOURS, errorbar=("pi", 100), legend=modality == "vision")  # fmt: skip
         axis.axhline(0.25, color="0.5", ls="--", lw=1)
-        axis.set(title=f"noise in {modality}", xlabel="noise / signal (deviations)", ylim=(0, None))
-    axes[0].set_ylabel("factor weight of that modality")
-    axes[2].legend(fontsize=8)
-    return _titled(figure, "Factor weights under test-time noise (band: all seeds)", synthetic)
+        axis.set(title=f"noise in {modality}", xlabel="noise / signal (deviations)")
+    axes[0].set(ylabel="factor weight of that modality", ylim=(0, 1.25 * found["weight"].max()))
+    axes[2].legend(fontsize=8, ncols=2, loc="upper center")
+    return _titled(figure, "Factor weights under test-time noise, band over seeds", synthetic)
 
 
 def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, split_options
 from msa_lib.models import MODELS
-from msa_lib.runs import Run
+from msa_lib.runs import Run, finished
 from msa_lib.train import TrainConfig
 
 FIRST_SEED = 1111
@@ -59,6 +59,7 @@ SCALES: dict[str, Scale] = {
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
 }
+SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
 BATCH_SIZES = {"mosi": 32, "sims": 32}  # at full scale; 64 otherwise
 SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
 PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
@@ -76,7 +77,7 @@ class Page:
     """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches).
 
     Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
-    the table's right half.
+    the table's right half. `whole`: shows the whole study and is given its data argument as it is.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Page:
     table: int | None = None
     detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
     second: str = ""
+    whole: bool = False
 
 
 def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
@@ -161,6 +163,9 @@ PAGES: dict[str, Page] = {
     "figure_routing": Page(
         "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
     ),
+    "paper_audit": Page("The papers audited, without training", "mosi", {}),
+    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "mosi", {}),
+    "report": Page("Report: every printed number, and what became of it", "mosi", {}, whole=True),
     "figure_robustness": Page(
         "Noisy and missing modalities",
         "mosi",
@@ -195,7 +200,8 @@ def _data_for(real: str, data: str, scale: str) -> tuple[str, str | None]:
     if base == "planted" and not options:
         base = f"planted-{real}"
     if base in PLANTED:
-        sized = f"{base}?{SCALES[scale].sizes}".rstrip("?")
+        sizes = [SCALES[scale].sizes, SHORTER.get(base, "")] if SCALES[scale].sizes else []
+        sized = f"{base}?{'&'.join(filter(None, sizes))}".rstrip("?")
         return (data if options else sized), None
     if Path(base).is_dir() and not (Path(base) / "meta.json").exists():
         return real, str(Path(base).resolve())
@@ -229,6 +235,39 @@ def runs_of(
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             runs.append(Run(model, name, seed, switches, train, root or None, device, label))
     return runs
+
+
+def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str = "cpu") -> list[dict]:
+    """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
+
+    One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
+    rows, perhaps none) and the labels that rows can have, `ours`.
+    """
+    tables = []
+    for name, page in PAGES.items():
+        if page.table is None or not page.rows:
+            continue
+        used, parts = {}, []
+        for printed, (half, root) in _halves(name, data, scale).items():
+            try:
+                dataset = load_dataset(half, root)
+            except FileNotFoundError:
+                continue
+            used[printed] = (Path(half).name, dataset.synthetic, len(dataset.test))
+            parts.append(finished(runs_of(name, half, root, dataset, seeds, scale, device), store))
+        parts = [part for part in parts if len(part)]
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        tables.append({"paper": page.paper, "table": page.table, "data": used, "rows": rows, "ours": list(page.rows)})
+    return tables
+
+
+def _halves(page: str, data: str, scale: str) -> dict[str, tuple[str, str | None]]:
+    """Printed data set -> (name, root) of the one in its place."""
+    name, root = data_of(page, data, scale)
+    halves = {PAGES[page].dataset: (name, root)}
+    if second := second_of(page, data, scale):
+        halves[PAGES[page].second] = (second, root)
+    return halves
 
 
 TRAINING = {setting.name for setting in fields(TrainConfig)}

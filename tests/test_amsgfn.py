@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
 from typing import get_args, get_type_hints
@@ -14,11 +14,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, grad, stack_module_state
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from toy import (
+    NAMES,
+    Loops,
+    check_stacking,
+    close,
+    finite_step,
+    padded,
+    same,
+    switch_values,
+    text_only,
+    total,
+    with_encoder,
+)
 
 from msa_lib.data import Batch, Dataset, planted
-from msa_lib.data.dataset import steps_mask
 from msa_lib.models import build_model
 from msa_lib.models.amsgfn import AMSGFN, PERM, VARIANTS, AMSGFNConfig
 
@@ -27,7 +37,6 @@ SELECT = get_args(get_type_hints(AMSGFNConfig)["select"])
 SOFT = {"soft, inputs": {"select": "soft"}, "soft, outputs": {"select": "soft", "soft_mode": "mix_outputs"}}
 RULES = {**{rule: {"select": rule} for rule in SELECT if rule != "soft"}, **SOFT}
 UNIMODAL = {"T": "t", "V": "v", "A": "a", "V+A": "av", "T+V": "tv", "T+A": "ta"}
-NAMES = ("text", "audio", "vision")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -68,75 +77,16 @@ def make(dataset: Dataset | None = None, seed: int = 0, **switches) -> AMSGFN:
     return network
 
 
-def total(network: AMSGFN, batch: Batch) -> torch.Tensor:
-    return network.loss(batch, network(batch))["total"]
-
-
 def shown(network: AMSGFN, batch: Batch) -> dict[str, torch.Tensor]:
     output = network(batch)
     return {"prediction": output.prediction} | {name: output.extras[name] for name in ("fused", *network.RECORD)}
 
 
-def close(got: torch.Tensor, expected: torch.Tensor, atol: float = 2e-6) -> None:
-    torch.testing.assert_close(got, expected, atol=atol, rtol=1e-5)
-
-
-def same(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 2e-6) -> None:
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            got[name], value, atol=atol, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
-
-
-def finite_step(network: AMSGFN, batch: Batch) -> None:
-    network.train()
-    network.zero_grad()
-    terms = network.loss(batch, network(batch))
-    assert all(value.isfinite() for value in terms.values()), terms
-    terms["total"].backward()
-    bad = [n for n, p in network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    assert not bad
-
-
 # --- Eqs. 3-16, one sample at a time, in loops and double precision ---
 
 
-class Reference:
+class Reference(Loops):
     """The paper's equations for one sample, sharing nothing with the network but its weights."""
-
-    def __init__(self, network: AMSGFN) -> None:
-        self.w = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
-        self.c = network.c
-
-    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self.w[f"{name}.weight"] @ x + self.w[f"{name}.bias"]
-
-    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        x = (x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
-        return x * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
-
-    def ffn(self, name: str, x: np.ndarray) -> np.ndarray:
-        hidden = [a * 0.5 * (1 + math.erf(a / math.sqrt(2))) for a in self.linear(f"{name}.0", x)]
-        return self.linear(f"{name}.3", np.array(hidden))
-
-    def mlp(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self.linear(f"{name}.3", np.maximum(self.linear(f"{name}.0", x), 0))
-
-    def attention(self, name: str, queries: list, keys: list) -> list:
-        """CMA or SA: one vector per query; zeros where there are no keys."""
-        if not keys:
-            return [np.zeros(self.c.d) for _ in queries]
-        size, out = self.c.d // self.c.heads, []
-        for query in queries:
-            q, read = self.linear(f"{name}.q", query), np.zeros(self.c.d)
-            for head in range(self.c.heads):
-                part = slice(head * size, (head + 1) * size)
-                scores = [q[part] @ self.linear(f"{name}.k", key)[part] / math.sqrt(size) for key in keys]
-                weights = np.exp(scores) / np.exp(scores).sum()
-                for weight, key in zip(weights, keys, strict=True):
-                    read[part] += weight * self.linear(f"{name}.v", key)[part]
-            out.append(self.linear(f"{name}.out", read))
-        return out
 
     def layer(self, i: int, x: list, aux: list[list]) -> tuple[list, float]:
         name = f"layers.{0 if self.c.layer_share else i}"
@@ -451,14 +401,6 @@ def test_a_sample_does_not_depend_on_its_batch(rule, kind):
             same(alone, {name: value[i : i + 1] for name, value in together.items()})
 
 
-def padded(batch: Batch, value: float, extra: int) -> Batch:
-    changed = {}
-    for m, (name, x) in enumerate(zip(NAMES, batch.features, strict=True)):
-        x = F.pad(x, (0, 0, 0, extra))
-        changed[name] = x.masked_fill(~steps_mask(batch.lengths[:, m], x.shape[1])[..., None], value)
-    return batch._replace(**changed)
-
-
 PADDING = {
     **RULES,
     **{name: VARIANTS[name] for name in ("w/o DMGF", "w/o DMGF (sum)", "w/o TB", "concat MLP", "T+A")},
@@ -557,23 +499,13 @@ def test_losses_leave_the_absent_modality_out(row):
     close(terms["total"], terms["task"] + 0.5 * terms["align"] + 0.25 * cor)
 
 
-def text_only() -> Dataset:
-    def strip(split):
-        nothing, lengths = torch.zeros(len(split), 1, 1), split.lengths.clone()
-        lengths[:, 1:] = 0
-        return replace(split, audio=nothing, vision=nothing, lengths=lengths, host_lengths=None)
-
-    whole = data()
-    return replace(whole, train=strip(whole.train), valid=strip(whole.valid), test=strip(whole.test), fingerprint="")
-
-
 @pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if v.get("modalities", "t") == "t"])
 def test_data_with_text_only(name):
     if VARIANTS[name].get("select", "hard") in ("fixed:a", "fixed:v", "oracle"):
         with pytest.raises(ValueError, match="available"):
-            make(text_only(), **VARIANTS[name])
+            make(text_only(data()), **VARIANTS[name])
         return
-    network, batch = make(text_only(), **VARIANTS[name]), text_only().train.batch(range(5))
+    network, batch = make(text_only(data()), **VARIANTS[name]), text_only(data()).train.batch(range(5))
     output = network(batch)
     terms = network.loss(batch, output)
     assert output.extras["contribution"].tolist() == [[1, 0, 0]] * 5
@@ -740,14 +672,11 @@ def test_the_total_is_the_weighted_sum_of_its_terms(task_loss, beta, ccam):
 # --- switches and variants ---
 
 
-def switch_values() -> list[tuple[str, object]]:
-    hints = get_type_hints(AMSGFNConfig)
-    values = []
-    for field in fields(AMSGFNConfig):
-        choices = (True, False) if hints[field.name] is bool else get_args(hints[field.name])
-        values += [(field.name, v) for v in choices if field.name not in ("bert", "pair_weights")]
-    extra = [("alpha", 0.0), ("beta", 0.0), ("pair_weights", [0.5, 1, 2]), ("n_layers", 1), ("dropout", 0.4)]
-    return values + extra + [("heads", 1), ("tau", 0.5)]
+VALUES = [
+    *switch_values(AMSGFNConfig, skip=("bert", "pair_weights")),
+    *[("alpha", 0.0), ("beta", 0.0), ("pair_weights", [0.5, 1, 2]), ("n_layers", 1), ("dropout", 0.4)],
+    *[("heads", 1), ("tau", 0.5)],
+]
 
 
 def check_contract(network: AMSGFN, batch: Batch) -> None:
@@ -764,7 +693,7 @@ def check_contract(network: AMSGFN, batch: Batch) -> None:
     assert ((gate >= 0) & (gate <= 1)).all()
 
 
-@pytest.mark.parametrize(("name", "value"), switch_values())
+@pytest.mark.parametrize(("name", "value"), VALUES)
 def test_every_switch_value_trains(name, value):
     check_contract(make(**{"dropout": 0.1, name: value}), batch_of())
 
@@ -844,16 +773,7 @@ def test_missing_zero_fill_scores_the_zeros():
 
 
 def test_a_text_encoder_can_be_frozen_or_trained(tmp_path):
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    ).save_pretrained(tmp_path)
-    split = data().train
-    mask = steps_mask(split.lengths[:, 0], split.text.shape[1]).long()
-    tokens = torch.stack([torch.randint(1, 30, mask.shape) * mask, mask, mask * 0], 1)
-    dataset = replace(data(), train=replace(split, tokens=tokens), encoder=str(tmp_path))
+    dataset = with_encoder(data(), tmp_path)
     batch = dataset.train.batch(range(6))
     for bert in ("frozen", "finetune"):
         network = make(dataset, bert=bert)
@@ -877,47 +797,9 @@ def test_the_forward_is_one_graph(case):
         assert compiled.train()(batch).prediction.isfinite().all()
 
 
-class Objective(nn.Module):
-    """The total loss as a forward, so that it can be called with other parameters."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return total(self.network, batch)
-
-
 @pytest.mark.parametrize("switches", [{}, {"select": "gumbel"}, {"cma_share": "modality", "head": "shared"}])
 def test_seeds_can_be_stacked(switches):
-    objectives, batch = [Objective(make(seed=seed, **switches)) for seed in range(3)], batch_of()
-    parameters, buffers = stack_module_state(objectives)
-    parameters = {name: value.detach() for name, value in parameters.items()}
-    whole = copy.deepcopy(objectives[0])
-
-    def loss(p, b):
-        return functional_call(whole, (p, b), (batch,))
-
-    def predict(p, b):
-        inner = ({k.removeprefix("network."): v for k, v in part.items()} for part in (p, b))
-        return functional_call(whole.network, tuple(inner), (batch,)).prediction
-
-    with sdpa_kernel(SDPBackend.MATH):  # the others have no batching rule on CPU, and warn
-        close(torch.vmap(predict)(parameters, buffers), torch.stack([o.network(batch).prediction for o in objectives]))
-        grads = torch.vmap(grad(loss))(parameters, buffers)
-        for seed, objective in enumerate(objectives):
-            objective(batch).backward()
-            for name, p in objective.named_parameters():
-                close(grads[name][seed], p.grad, atol=1e-5)
-        whole.train()
-        for module in whole.modules():
-            if isinstance(getattr(module, "dropout", None), float):
-                module.dropout = 0.3
-        drawn = torch.vmap(predict, randomness="different")(parameters, buffers)
-        assert drawn.isfinite().all()
-        alike = {name: value[:1].expand_as(value) for name, value in parameters.items()}
-        drawn = torch.vmap(predict, randomness="different")(alike, buffers)
-        assert (drawn[0] - drawn[1]).abs().max() > 0
+    check_stacking([make(seed=seed, **switches) for seed in range(3)], batch_of())
 
 
 def test_a_copy_and_a_restored_state_predict_the_same_bits():

@@ -119,7 +119,7 @@ def test_seeds_and_scales():
 @pytest.mark.parametrize(
     ("page", "data", "expected"),
     [
-        ("amsgfn_table4_sims", "planted", "planted-sims?train=400&valid=200&test=400"),
+        ("amsgfn_table4_sims", "planted", "planted-sims?train=400&valid=200&test=400&steps=39,100,55"),
         ("amsgfn_table4_sims", "planted-mosi", "planted-mosi?train=400&valid=200&test=400"),
         ("amsgfn_table4_sims", "planted?cue=hidden", "planted?cue=hidden"),
     ],

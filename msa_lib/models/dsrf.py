@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
+from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models.features import Features
 from msa_lib.models.heads import HeadKind, Target, sentiment_head
 from msa_lib.models.layers import EncoderBlock, Output, fixed_draw, masked_mean, mlp
@@ -258,7 +259,11 @@ class DSRF(nn.Module):
             raise ValueError(f"Routing needs at least one capsule and one iteration, but K={c.K}, T_r={c.T_r}.")
         if c.fuse_input == "recon_factors" and (c.K != 4 or c.d_c not in (0, c.d) or c.routing != "on"):
             raise ValueError("fuse_input='recon_factors' puts capsules in place of factors: needs routing, K=4, d_c=d.")
-        self.c = c
+        if c.absent == "learned" and c.fuse != "concat":
+            raise ValueError(
+                f"absent='learned' fills a slot of fuse='concat'; fuse={c.fuse!r} leaves absent slots out."
+            )
+        self.c, self.range = c, LABEL_RANGE[dataset.scale]
         self.features = Features(dataset, c.d, c.modalities, c.missing, c.bert, c.proj, c.pos, "padded")  # 3.3
         self.letters = self.features.letters
         self.encoders = nn.ModuleDict(
@@ -350,7 +355,7 @@ class DSRF(nn.Module):
         """3.6: r-hat [B,M,d] of Eqs. 13 and 14."""
         c, here = self.c, available[..., None].to(R.dtype)
         if c.usf != "on":
-            extras["factor_weight"] = here.expand(-1, -1, 4) / 4
+            extras["factor_weight"] = here * here.new_tensor([0.25] * 4 if c.usf == "mean" else [1.0, 0.5, 0.5, 0.0])
             return R.mean(2) if c.usf == "mean" else R[:, :, E] + 0.5 * (R[:, :, C] + R[:, :, A])
         raw = self._uncertainty(R)
         raw = raw.detach() if c.unc_grad == "detach" else raw
@@ -399,7 +404,9 @@ class DSRF(nn.Module):
             return H.detach()
         if self.c.ctx_target == "raw_mean":
             size = max(x.shape[-1] for x in batch.features)
-            means = [masked_mean(x, mask) for x, mask in zip(batch.features, batch.masks, strict=True)]
+            masks = [mask & self.features.used[m] for m, mask in enumerate(batch.masks)]
+            raw = [x.masked_fill(~mask[..., None], 0.0) for x, mask in zip(batch.features, masks, strict=True)]
+            means = [masked_mean(x, mask) for x, mask in zip(raw, masks, strict=True)]
             return torch.stack([F.pad(x, (0, size - x.shape[-1])) for x in means], 1).detach()
         if self.c.ctx_target == "window":  # the five steps that end where H is read
             masks = [mask & (mask.flip(-1).cumsum(-1).flip(-1) <= 5) for mask in masks]
@@ -435,11 +442,11 @@ class DSRF(nn.Module):
             if c.emo_agg == "mean_factor":
                 r_e_mean = (r_e.sum(1) / here.sum(1, keepdim=True).clamp(min=1))[:, None].expand_as(r_e)
                 emo = self.head.loss(self.P_e(r_e_mean), labels[:, None])  # Eq. 1
+                emo = mean_of(emo, here / here.sum(1, keepdim=True).clamp(min=1))  # each sample counts once
             else:
-                emo = self.head.loss(self.P_e(r_e), labels[:, None])  # Eq. 1, [B,M]
-            emo = mean_of(emo, here)
+                emo = mean_of(self.head.loss(self.P_e(r_e), labels[:, None]), here)  # Eq. 1, [B,M]
             if c.mi_label == "supcon":
-                group = torch.round(labels)[:, None].expand(len(R), 3)
+                group = torch.round(labels * 3 / self.range)[:, None].expand(len(R), 3)  # seven classes
                 emo = emo + contrast(r_e, group, here, c.tau, True, "mean")
             terms.append((c.w_emo, "emo", emo))
         if c.w_ctx:

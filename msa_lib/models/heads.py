@@ -46,7 +46,7 @@ class Bins(nn.Module):
             return F.relu(1 - distance.abs())
         if self.target == "gauss":
             return torch.softmax(-2 * distance**2, -1)
-        return F.one_hot(torch.round((y + self.range) / self.step).long(), self.size).to(y.dtype)
+        return F.one_hot(torch.round(y / self.step).long() + self.size // 2, self.size).to(y.dtype)
 
     def prediction(self, raw: Tensor) -> Tensor:
         return self.expected(raw)

@@ -34,22 +34,23 @@ def independence(R: Tensor, available: Tensor, kind: str) -> Tensor:
         cos = [F.cosine_similarity(R[:, :, i], R[:, :, j], dim=-1) for i, j in pairs]
         return mean_of(torch.stack([x * x for x in cos]).mean(0), available)
     w = available.to(R.dtype)  # [B,M]; statistics over the batch, per modality, of the samples that have it
-    n = w.sum(0).clamp(min=2)  # [M]
+    count = w.sum(0)  # [M]
+    n, rest = count.clamp(min=1), (count - 1).clamp(min=1)
     x, y = R[:, :, 0], R[:, :, 1]
     if kind == "crosscov":
         x, y = (r - (r * w[..., None]).sum(0) / n[:, None] for r in (x, y))
-        cov = torch.einsum("bm,bmi,bmj->mij", w, x, y) / (n - 1)[:, None, None]
-        return (cov * cov).mean()
+        cov = torch.einsum("bm,bmi,bmj->mij", w, x, y) / rest[:, None, None]
+        return (cov * cov).mean((1, 2)).sum() / (count > 0).sum().clamp(min=1)
     pair = torch.einsum("bm,am->mba", w, w)  # [M,B,B]
 
-    def kernel(r: Tensor) -> Tensor:  # Gaussian, its width the mean distance; centred over the samples that are there
+    def kernel(r: Tensor) -> Tensor:  # Gaussian, its width the mean square; centred over the samples that are there
         square = ((r[:, None] - r[None]) ** 2).sum(-1).permute(2, 0, 1)  # [M,B,B]
         width = ((square * pair).sum((1, 2)) / pair.sum((1, 2)).clamp(min=1)).detach().clamp(min=1e-6)
         k = torch.exp(-square / (2 * width[:, None, None])) * pair
         rows = k.sum(2, keepdim=True) / n[:, None, None]
         return (k - rows - rows.mT + k.sum((1, 2), keepdim=True) / n[:, None, None] ** 2) * pair
 
-    return ((kernel(x) * kernel(y)).sum((1, 2)) / (n - 1) ** 2).mean()
+    return ((kernel(x) * kernel(y)).sum((1, 2)) / rest**2).sum() / (count > 0).sum().clamp(min=1)
 
 
 def contrast(Z: Tensor, group: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:

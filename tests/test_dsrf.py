@@ -1,0 +1,848 @@
+"""DSRF against a second implementation of its equations in plain loops, and what its switches promise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from dsrf_loops import Reference
+from torch import nn
+from toy import (
+    NAMES,
+    check_stacking,
+    close,
+    finite_step,
+    padded,
+    same,
+    switch_values,
+    text_only,
+    total,
+    with_encoder,
+)
+
+from msa_lib.data import Batch, Dataset, planted
+from msa_lib.models import build_model
+from msa_lib.models.dsrf import DSRF, FACTORS, READINGS, VARIANTS, A, C, DSRFConfig, E, N, squash
+from msa_lib.models.layers import fixed_draw
+
+SIZE, D = 6, 8  # samples of a batch, width
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small tensors are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@cache
+def data(kind: str = "mosi") -> Dataset:
+    small = {"train": "12", "valid": "4", "test": "4", "dims": "8,6,7", "fill": "0.5"}
+    if kind == "mosi":
+        return planted.load("planted", {**small, "steps": "8,8,8"})
+    return planted.load("planted-sims", {**small, "steps": "6,12,9"})
+
+
+def batch_of(kind: str = "mosi", index=range(SIZE), gaps: bool = False) -> Batch:
+    """With gaps, sample 1 has no audio, sample 2 only audio, sample 3 no text."""
+    batch = data(kind).train.batch(list(index))
+    lengths = batch.lengths.clone()
+    for sample, missing in ((1, [1]), (2, [0, 2]), (3, [0])) if gaps else ():
+        lengths[sample, missing] = 0
+    return batch._replace(lengths=lengths)
+
+
+def make(dataset: Dataset | None = None, seed: int = 0, **switches) -> DSRF:
+    """A small model in eval mode, its weights large enough that factors, couplings and uncertainties differ."""
+    torch.manual_seed(seed)
+    small = {"d": D, "heads": 2, "n_layers": 1, "dropout": 0.0}
+    small["K"] = 4 if switches.get("fuse_input") == "recon_factors" else 3  # 3, so that K is not F
+    network = build_model("dsrf", data() if dataset is None else dataset, **{**small, **switches}).eval()
+    for norm in (module for module in network.modules() if isinstance(module, nn.LayerNorm)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            if name.startswith(("factors.", "P_e", "gate", "routing")):
+                p.mul_(2)
+            if name == "absent":
+                p.normal_()
+    return network
+
+
+def losses(network: DSRF, batch: Batch) -> dict[str, torch.Tensor]:
+    return network.loss(batch, network(batch))
+
+
+def shown(network: DSRF, batch: Batch) -> dict[str, torch.Tensor]:
+    output = network(batch)
+    names = (*network.RECORD, "couplings", "factors", "reconstruction", "fused_factors")
+    return {"prediction": output.prediction} | {k: output.extras[k] for k in names if k in output.extras}
+
+
+def usf(network: DSRF, R: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The extras of USF for given factors [B,M,F,d], all of them present; its output under `fused`."""
+    extras: dict[str, torch.Tensor] = {}
+    fused = network._usf(R, torch.ones(R.shape[:2]).bool(), extras)
+    return extras | {"fused": fused}
+
+
+# --- Eqs. 1-17, in loops (dsrf_loops.py) ---
+
+CASES = {
+    "default": {},
+    "two layers, other sizes": {"n_layers": 2, "K": 5, "d_c": 3, "T_r": 4},
+    "sums": {"norm_sum": True, "cl_reduction": "sum", "w_H": 0.5, "w_ent": 0.7, "w_usf": 1.0},
+    "heads per modality": {"emo_head": "per_modality", "caps_share": "per_modality", "ce_plus_l1": True},
+    "mean factor": {"emo_agg": "mean_factor", "ctx_input": "h_only", "readout": "mean"},
+    "mean factor, own heads": {"emo_agg": "mean_factor", "emo_head": "per_modality"},
+    "supcon": {"mi_label": "supcon", "readout": "first", "pos": "learned"},
+    "context H": {"ctx_target": "H", "proj": "conv1", "pos": "none"},
+    "raw context": {"ctx_target": "raw_mean", "proj": "linear"},
+    "window": {"ctx_target": "window"},
+    "all pairs, l2": {"indep": "all_pairs", "dist": "l2", "margin": 5.0, "amb_entropy": "predictive"},
+    "crosscov": {"indep": "crosscov", "amb_entropy": "none", "margin": 0.4},
+    "hsic": {"indep": "hsic", "w_orth": 10.0},
+    "literal Eq. 6": {"noise_cl": "literal", "mask_self": False, "tau": 0.5},
+    "literal Eq. 6, sum": {"noise_cl": "literal", "cl_reduction": "sum"},
+    "anchor in its sum": {"mask_self": False},
+    "literal 7": {"noise_cl": "none", "indep": "none", "amb_entropy": "none"},
+    "no routing": {"routing": "mean"},
+    "no routing, concat": {"routing": "concat", "sfr_loss": "dri_twice"},
+    "literal votes": {"votes": "literal"},
+    "noise init": {"votes": "literal_noise_init", "caps_share": "per_modality"},
+    "noise init, one bank": {"votes": "literal_noise_init", "T_r": 1},
+    "no rec loss": {"keep_rec": False, "sfr_loss": "none"},
+    "no usf": {"usf": "mean"},
+    "half gate": {"usf": "half_gate"},
+    "gauss perturbation": {"perturb": "gauss", "sigma": 0.8},
+    "literal uncertainty": {"unc_scale": "literal", "usf_entropy": "literal"},
+    "calib all": {"calib": "all", "lam": 2.0, "gate_dim": "d"},
+    "calib none": {"calib": "none", "usf_form": "eq13"},
+    "raw attention": {"att_source": "raw", "lam": 2.0, "usf_form": "eq14"},
+    "raw gate": {"gate_source": "raw", "lam": 2.0},
+    "eq13, raw": {"usf_form": "eq13", "att_source": "raw", "lam": 2.0},
+    "usf only": {"fuse_input": "usf_only"},
+    "capsules for factors": {"fuse_input": "recon_factors", "T_r": 2},
+    "attention": {"fuse": "attention"},
+    "transformer": {"fuse": "transformer", "absent": "zeros"},
+    "learned absence": {"absent": "learned"},
+    "copy": {"hsf": "copy"},
+    "bypass": {"hsf": "bypass", "absent": "learned"},
+    "wide": {"hsf": "wide"},
+    "gauss": {"head": "gauss"},
+    "gauss, literal": {"head": "gauss", "unc_scale": "literal"},
+    "point": {"head": "point"},
+    "w/o language": {"modalities": "av"},
+    "w/o Audio": {"modalities": "tv", "noise_cl": "literal", "fuse": "attention"},
+    "V, zeros": {"modalities": "v", "missing": "zero_fill"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_is_the_equations_sample_by_sample(case):
+    kind = ("mosi", "sims")[list(CASES).index(case) % 2]
+    network, batch = make(data(kind), **CASES[case]), batch_of(kind, gaps=True)
+    if len(CASES[case].get("modalities", "tav")) < 3:
+        batch = batch_of(kind)  # or some would have nothing
+    output, reference = network(batch), Reference(network, data(kind))
+    samples = [reference(batch, i) for i in range(SIZE)]
+    got = shown(network, batch)
+    for i, sample in enumerate(samples):
+        for name in got.keys() & sample["shown"].keys():
+            value, expected = got[name][i].detach(), sample["shown"][name]
+            if name == "factor_weight" and case == "half gate":
+                continue
+            np.testing.assert_allclose(value, expected, atol=2e-5, rtol=1e-4, err_msg=f"{name} of {i}")
+    terms, expected = network.loss(batch, output), reference.losses(batch, samples)
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, rel=1e-4, abs=2e-5), name
+
+
+def test_the_reference_sees_different_factors_couplings_and_weights():
+    """Or the comparison above would prove little."""
+    extras = make()(batch_of()).extras
+    assert extras["coupling"].std(-1).amax((1, 2)).min() > 0.05
+    assert extras["uncertainty"].std((0, 1)).min() > 0.01
+    assert extras["factor_weight"].std(0).min() > 0.005
+    assert extras["gate"].std() > 0.01
+
+
+# --- routing ---
+
+
+@pytest.mark.parametrize("K", [1, 2, 4, 7])
+def test_literal_votes_make_all_capsules_the_same(K):
+    """Eqs. 8-10 as printed: coupling 1/K in every iteration, capsules without any spread, no use of iterations."""
+    batch, capsules = batch_of(), {}
+    for T_r in (1, 2, 5):
+        network = make(votes="literal", K=K, T_r=T_r)
+        capsules[T_r], couplings = network.routing(network(batch).extras["factors"])
+        assert couplings.shape == (SIZE, T_r, 3, 4, K)
+        assert (couplings == 1 / K).all() or K == 7  # exactly
+        assert (couplings - 1 / K).abs().max() < 1e-7
+        assert (couplings == couplings[..., :1]).all()
+        assert (capsules[T_r] - capsules[T_r][:, :, :1] == 0).all()
+        assert torch.equal(capsules[T_r], capsules[1])
+    assert (capsules[1].norm(dim=-1) > 0.05).all()
+
+
+def test_only_votes_per_capsule_or_a_random_start_break_the_tie():
+    batch = batch_of()
+    for votes, first in (("per_capsule", 0.0), ("literal_noise_init", 0.01)):
+        network = make(votes=votes, T_r=3)
+        capsules, couplings = network.routing(network(batch).extras["factors"])
+        assert (capsules - capsules[:, :, :1]).abs().max() > 1e-3
+        spread = couplings.std(-1).amax((0, 2, 3))  # of each iteration
+        assert (spread[0] > first) if first else (spread[0] == 0)
+        assert spread[2] > spread[1] > spread[0]
+    assert set(make(votes="literal_noise_init").routing.state_dict()) == {
+        "W",
+        "b0",
+    }  # the start is kept with the weights
+
+
+def test_a_coupling_is_a_distribution_over_capsules_that_follows_agreement():
+    routing = make(K=2, T_r=3).routing
+    with torch.no_grad():
+        routing.W.zero_()
+        routing.W[:, 0] = torch.eye(D)  # capsule 0 sees the factors, capsule 1 nothing
+    R = torch.zeros(1, 3, 4, D)
+    R[..., 0] = torch.tensor([3.0, 3.0, 3.0, -1.0])  # three agree, one opposes
+    u, couplings = routing(R)
+    close(couplings.sum(-1), torch.ones(1, 3, 3, 4))
+    assert (couplings[0, 0] == 0.5).all()
+    assert (couplings[0, -1, :, :3, 0] > 0.9).all()
+    assert (couplings[0, -1, :, 3, 0] < 0.5).all()
+    assert (u[:, :, 1] == 0).all()
+    close(u[0, 0, 0].norm(), torch.tensor(0.98), atol=0.02)
+
+
+def test_squash_keeps_the_direction_and_bounds_the_length():
+    s = torch.randn(50, D) * torch.logspace(-3, 3, 50)[:, None]
+    u = squash(s)
+    n2 = (s**2).sum(-1)
+    close(u.norm(dim=-1), n2 / (1 + n2), atol=1e-5)
+    close(F.cosine_similarity(u, s, dim=-1)[5:], torch.ones(45), atol=1e-5)
+    zero = torch.zeros(2, D, requires_grad=True)
+    assert not squash(zero).any()
+    assert torch.autograd.grad(squash(zero).sum(), zero)[0].isfinite().all()
+
+
+# --- uncertainty-aware fusion ---
+
+
+@pytest.mark.parametrize("switches", [{}, {"fuse_input": "recon_factors"}, {"head": "gauss"}, {"unc_scale": "literal"}])
+def test_factor_weights_are_shares(switches):
+    extras, available = make(**switches)(batch_of(gaps=True)).extras, batch_of(gaps=True).lengths > 0
+    close(extras["factor_weight"].sum(-1), available.float())
+    assert (extras["factor_weight"][available] > 0).all()
+    assert not extras["factor_weight"][~available].any()
+    assert not extras["uncertainty"][~available].any()
+    assert not extras["coupling"][~available].any()
+    close(extras["coupling"].sum(-1)[available], torch.ones(int(available.sum()), 4))
+
+
+@pytest.mark.parametrize("head", ["bins_ev", "gauss", "point", "argmax", "binary"])
+@pytest.mark.parametrize("perturb", ["drop", "gauss", "shuffle"])
+def test_uncertainties_are_divergences(head, perturb):
+    network, R = make(head=head, perturb=perturb), torch.randn(SIZE, 3, 4, D)
+    u = network._uncertainty(R)
+    assert u.shape == (SIZE, 3, 4)
+    assert (u[..., [E, C, N]] >= -1e-6).all()
+    assert u[..., [E, C]].mean() > 0.01
+    quiet = R.clone()
+    quiet[:, :, A] = 0
+    assert network._uncertainty(quiet)[..., E].abs().max() < 1e-6
+    close(network._uncertainty(quiet)[..., C], u[..., C])
+    quiet = R.clone()
+    quiet[:, :, C] = 0
+    assert network._uncertainty(quiet)[..., C].abs().max() < 1e-6
+    close(network._uncertainty(quiet)[..., E], u[..., E])
+    close(u[..., N], R[:, :, N].norm(dim=-1) / D**0.5)
+
+
+def test_calibrating_all_four_cancels_in_the_softmax():
+    """Eq. 15 as printed changes nothing, unless the gate of Eq. 14 reads what it made."""
+    batch, switches = batch_of(), {"lam": 3.0, "K": 3}
+
+    def predictions(gate_source: str) -> dict[str, torch.Tensor]:
+        made = {calib: make(calib=calib, gate_source=gate_source, **switches) for calib in ("none", "all", "amb_only")}
+        return {calib: network(batch).prediction for calib, network in made.items()}
+
+    raw, calibrated = predictions("raw"), predictions("calibrated")
+    close(raw["all"], raw["none"])
+    assert (raw["amb_only"] - raw["none"]).abs().max() > 1e-3
+    assert (calibrated["all"] - calibrated["none"]).abs().max() > 1e-4
+    close(calibrated["none"], raw["none"])
+    shown = [make(calib=calib, **switches)(batch).extras for calib in ("none", "all")]
+    close(shown[0]["factor_weight"], shown[1]["factor_weight"])
+    assert (shown[0]["uncertainty"] - shown[1]["uncertainty"]).abs().min(-1).values.max() > 0.5
+
+
+def mean_weights(unc_scale: str, d: int, norm: float) -> torch.Tensor:
+    """Mean weight of each factor when the entries of the noise vector have deviation `norm`, the others' 1."""
+    R = torch.randn(40, 3, 4, d)
+    R[:, :, N] *= norm
+    return usf(make(d=d, unc_scale=unc_scale), R)["factor_weight"].mean((0, 1))
+
+
+def test_the_printed_norm_decides_the_weight_of_noise():
+    by_width = [mean_weights("literal", d, 1.0)[N].item() for d in (8, 64, 512)]
+    assert by_width == sorted(by_width, reverse=True)
+    assert by_width[2] < 1e-6
+    by_norm = [mean_weights("literal", 64, norm)[N].item() for norm in (0.0, 0.1, 1.0, 10.0)]
+    assert by_norm == sorted(by_norm, reverse=True)
+    assert by_norm[3] < 1e-6
+    assert mean_weights("literal", 64, 0.0).argmax() == N
+    assert min(mean_weights("unit", d, 1.0)[N].item() for d in (8, 64, 512)) > 0.15
+
+
+def test_a_vanishing_noise_takes_all_that_entropy_leaves_it():
+    """Eq. 13 with literal uncertainties, all at their worst but for noise: its weight is C / (C + 1), and no larger."""
+    network, R = make(unc_scale="literal", calib="none"), torch.zeros(1, 3, 4, D)
+    with torch.no_grad():
+        network.P_e.weight.copy_(torch.eye(7, D))
+        network.P_e.bias.copy_(20 * torch.eye(7)[0])  # class 0, surely
+    R[:, :, A, 0] = -20  # undoes that: a uniform p(y | r_a), a large change for r_e
+    R[:, :, C, 1] = 40  # class 1, surely
+    close(usf(network, R)["factor_weight"][0, 0], torch.tensor([0.0, 0, 1 / 8, 7 / 8]), atol=1e-5)
+
+
+def test_no_usf_weights_all_factors_alike():
+    batch = batch_of(gaps=True)
+    available = (batch.lengths > 0)[..., None].float()
+    for usf_switch in ("mean", "half_gate"):
+        network = make(usf=usf_switch)
+        output = network(batch)
+        extras, R = output.extras, output.extras["factors"]
+        expected = R.mean(2) if usf_switch == "mean" else R[:, :, E] + (R[:, :, C] + R[:, :, A]) / 2
+        close(extras["fused_factors"], expected)
+        assert "uncertainty" not in extras
+        assert network.gate is None
+        assert "usf" not in network.loss(batch, output)
+        if usf_switch == "mean":
+            close(extras["factor_weight"], available / 4 * torch.ones(4))
+
+
+@pytest.mark.parametrize("switches", [{"usf": "mean"}, {"usf": "half_gate"}, {"usf_form": "eq13"}])
+def test_what_is_called_factor_weight_is_what_the_factors_are_weighted_with(switches):
+    extras = make(**switches)(batch_of(gaps=True)).extras
+    if "factor_weight" in extras:
+        mixed = torch.einsum("bmf,bmfd->bmd", extras["factor_weight"], extras["factors"])
+        close(extras["fused_factors"], mixed)
+
+
+def test_shuffled_ambiguity_depends_on_the_batch():
+    network = make(perturb="shuffle")
+    together, alone = network(batch_of()), network(batch_of(index=[2]))
+    assert (together.prediction[2] - alone.prediction[0]).abs() > 1e-4
+    assert alone.extras["uncertainty"][..., E].abs().max() < 1e-6  # its own neighbour
+
+
+# --- gradients that are stopped ---
+
+
+def reached(value: torch.Tensor, *sources: torch.Tensor) -> list[bool]:
+    """Whether a gradient arrives at each source."""
+    if not value.requires_grad:
+        return [False] * len(sources)
+    grads = torch.autograd.grad(value, sources, allow_unused=True, retain_graph=True)
+    return [g is not None and bool(g.any()) for g in grads]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_detach_e_keeps_the_context_out_of_the_emotion_encoder(detach):
+    network, H = make(detach_e=detach), torch.randn(4, 3, D)
+    R = network.factors(H)
+    assert reached(R[:, :, C].square().sum(), *network.factors.emotion.parameters()) == [not detach] * 4
+    assert reached(R[:, :, C].sum(), network.factors.context.weight[0]) == [True]
+    close(R, make(detach_e=not detach).factors(H))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_dri_detach_holds_the_target_of_eq_12(detach):
+    network, batch = make(dri_detach=detach), batch_of()
+    output = network(batch)
+    H = output.extras["H"].detach().requires_grad_()
+    dri = network.loss(batch, output._replace(extras=output.extras | {"H": H}))["dri"]
+    assert reached(dri, H) == [not detach]
+    through_reconstruction = [network.rebuild.weight[0], network.features.proj[0].weight, network.routing.W]
+    assert reached(dri, *through_reconstruction) == [True] * 3
+    gap = (output.extras["reconstruction"] - output.extras["H"]).square()
+    close(dri, gap.mean())
+    printed = make(dri_detach=detach, norm_sum=True)
+    close(losses(printed, batch)["dri"], gap.sum(-1).mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("grad", ["detach", "flow"])
+def test_unc_grad_stops_uncertainties_from_being_minimised(grad):
+    network, R = make(unc_grad=grad, usf_form="eq13"), torch.randn(4, 3, 4, D, requires_grad=True)
+    extras = usf(network, R)
+    assert reached(extras["uncertainty"].sum(), R, network.P_e.weight) == [grad == "flow"] * 2
+    assert reached(extras["factor_weight"].square().sum(), R) == [grad == "flow"]
+    assert reached(extras["fused"].sum(), R) == [True]
+    weights = extras["factor_weight"].detach()
+    gradient = torch.autograd.grad(extras["fused"].sum(), R)[0]
+    constant = weights[..., None].expand_as(R)
+    assert torch.allclose(gradient, constant, atol=1e-6) == (grad == "detach")
+    gated = usf(make(unc_grad=grad), R)
+    assert gated["gate"].requires_grad  # its own weights learn either way
+    assert reached(gated["gate"].sum(), R) == [grad == "flow"]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_detach_routing_takes_the_couplings_as_given(detach):
+    routing, R = make(detach_routing=detach).routing, torch.randn(4, 3, 4, D, requires_grad=True)
+    u, couplings = routing(R)
+    assert reached(couplings[:, -1].square().sum(), R) == [not detach]
+    c, direction = couplings[:, -1].detach(), torch.randn_like(u)
+    votes = torch.einsum("bmid,ikde->bmike", R, routing.W)
+    given = squash(torch.einsum("bmik,bmike->bmke", c, votes))
+    close(u, given)
+    grads = [torch.autograd.grad((value * direction).sum(), R)[0] for value in (u, given)]
+    assert torch.allclose(*grads, atol=1e-5) == detach
+
+
+@pytest.mark.parametrize("target", ["mean_conv", "H", "raw_mean", "window"])
+def test_the_context_target_is_a_constant(target):
+    network, batch = make(ctx_target=target), batch_of()
+    extras = network(batch).extras
+    assert not extras["context"].requires_grad
+    assert extras["context"].abs().min(-1).values.shape == (SIZE, 3)
+    assert reached(losses(network, batch)["ctx"], network.factors.decoder.weight[0]) == [True]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_kl_detach_target_holds_the_emotion_factor(detach):
+    network, batch = make(kl_detach_target=detach), batch_of()
+    extras = network(batch).extras
+    R, rhat = (extras[name].detach().requires_grad_() for name in ("factors", "fused_factors"))
+    value = network._usf_loss(extras | {"factors": R, "fused_factors": rhat})
+    assert reached(value, R, rhat) == [not detach, True]
+
+
+# --- what the readings of the losses reward ---
+
+
+def trained_on(term: str, steps: int, **switches) -> tuple[DSRF, Batch]:
+    """A network after some steps on one of its terms alone."""
+    network, batch = make(**switches), batch_of()
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        losses(network, batch)[term].backward()
+        optimiser.step()
+    return network, batch
+
+
+def test_predictive_entropy_drives_the_ambiguity_factors_own_doubt_to_its_maximum():
+    doubt = {}
+    for amb_entropy in ("predictive", "feature"):
+        switches = {"amb_entropy": amb_entropy, "margin": 0.0, "w_H": 1.0, "calib": "none"}
+        before = make(**switches)(batch_of()).extras["uncertainty"][..., A]
+        network, batch = trained_on("amb", 25, **switches)
+        doubt[amb_entropy] = network(batch).extras["uncertainty"][..., A]
+        assert before.mean() < 0.9
+    assert doubt["predictive"].min() > 0.99
+    assert doubt["predictive"].std() < 0.005  # the same for every sample: it tells nothing any more
+    assert doubt["feature"].mean() < 0.95
+
+
+@pytest.mark.parametrize("noise_cl", ["text", "literal"])
+def test_mask_self_in_the_models_noise_loss_on_two_samples(noise_cl):
+    """Two samples, three modalities; all noise vectors equal: each of the others is 1 in 5, or 1 in 6 with itself."""
+    batch = batch_of(index=[0, 1])
+    for mask_self, choices in ((True, 5), (False, 6)):
+        network = make(noise_cl=noise_cl, mask_self=mask_self)
+        with torch.no_grad():
+            network.factors.noise.weight[1].zero_()
+            network.factors.noise.bias[1].fill_(0.7)
+        positives = 1 if noise_cl == "text" else 3  # literal: next modality, then both others
+        assert losses(network, batch)["noise"].item() == pytest.approx(positives * math.log(choices), abs=1e-5)
+
+
+def test_the_text_of_eq_6_makes_noise_a_constant_of_its_modality():
+    network, batch = trained_on("noise", 30, tau=0.5)
+    unit = F.normalize(network(batch).extras["factors"][:, :, N], dim=-1)
+    within = torch.einsum("imd,jmd->mij", unit, unit)
+    across = torch.einsum("imd,ind->imn", unit, unit)[:, ~torch.eye(3).bool()]
+    assert within.min() > 0.9
+    assert across.max() < 0.2
+    aligned = trained_on("noise", 30, tau=0.5, noise_cl="literal")[0](batch).extras["factors"][:, :, N]
+    unit = F.normalize(aligned, dim=-1)
+    assert torch.einsum("imd,ind->imn", unit, unit).mean() > 0.6  # the opposite
+
+
+def test_the_sign_of_eq_17():
+    """The text avoids over-confidence; the printed sign rewards it."""
+    doubt = {}
+    for sign in ("text", "literal"):
+        network, batch = trained_on("usf", 30, usf_entropy=sign, w_ent=5.0)
+        doubt[sign] = network.head.entropy(network.P_e(network(batch).extras["fused_factors"])).mean().item()
+    assert doubt["text"] > 0.95 * math.log(7)
+    assert doubt["literal"] < 0.3
+
+
+# --- batches, padding, missing modalities ---
+
+MANY = {
+    "default": {},
+    "mean, learned positions": {"readout": "mean", "pos": "learned", "proj": "linear", "emo_agg": "mean_factor"},
+    "first, eight draws": {"readout": "first", "proj": "conv1", "perturb": "gauss", "emo_head": "per_modality"},
+    "flow": {"unc_grad": "flow", "detach_routing": False, "detach_e": False, "dri_detach": False, "gate_dim": "d"},
+    "literal": {"votes": "literal_noise_init", "caps_share": "per_modality", "noise_cl": "literal", "mask_self": False},
+    "supcon, hsic": {"mi_label": "supcon", "indep": "hsic", "dist": "l2", "cl_reduction": "sum", "ctx_target": "H"},
+    "crosscov": {"indep": "crosscov", "amb_entropy": "predictive", "calib": "all", "head": "argmax"},
+    "all pairs": {"indep": "all_pairs", "ctx_target": "window", "ctx_input": "h_only", "head": "gauss"},
+    "raw context": {"ctx_target": "raw_mean", "usf_form": "eq14", "head": "point"},
+    "random roles, attention": {"factor_roles": "random", "fuse": "attention"},
+    "transformer": {"fuse": "transformer", "fuse_input": "usf_only"},
+    "learned absence": {"absent": "learned"},
+    "capsules for factors": {"fuse_input": "recon_factors"},
+    "copy": {"hsf": "copy", "routing": "concat", "usf": "mean"},
+    "bypass": {"hsf": "bypass"},
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_a_sample_does_not_depend_on_its_batch(case):
+    network, batch = make(data("sims"), **MANY[case]), batch_of("sims", gaps=True)
+    together = shown(network, batch)
+    for i in (0, 1, 2, 5):
+        alone = batch_of("sims", [i])  # and other widths
+        alone = alone._replace(lengths=batch.lengths[i : i + 1])
+        same(shown(network, alone), {name: value[i : i + 1] for name, value in together.items()})
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_padding_changes_neither_outputs_nor_gradients(case):
+    network, batch = make(data("sims"), **MANY[case]), batch_of("sims", gaps=True)
+    expected, terms = network(batch), losses(network, batch)
+    weights = list(network.parameters())
+    grads = torch.autograd.grad(terms["total"], weights, allow_unused=True)
+    for value, extra in ((1e30, 0), (float("nan"), 5)):
+        other = padded(batch, value, extra)
+        got = network(other)
+        close(got.prediction, expected.prediction)
+        same(got.extras, expected.extras)
+        same(losses(network, other), terms, atol=1e-5)
+        if extra:
+            changed = torch.autograd.grad(total(network, other), weights, allow_unused=True)
+            for a, b in zip(changed, grads, strict=True):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    close(a, b, atol=1e-5)
+
+
+def test_a_trimmed_batch_equals_the_whole_width():
+    split, network = data("sims").train, make(data("sims"))
+    short = split.host_lengths[:, 1].argsort()[:4].tolist()
+    batch = split.batch(short)
+    assert batch.audio.shape[1] < split.audio.shape[1]
+    same(shown(network, batch), shown(network, batch._replace(**{n: getattr(split, n)[short] for n in NAMES})))
+
+
+@pytest.mark.parametrize("missing", ["mask", "zero_fill"])
+@pytest.mark.parametrize(
+    "case", ["default", "raw context", "literal", "supcon, hsic", "transformer", "learned absence"]
+)
+def test_what_an_absent_modality_holds_does_not_matter(case, missing):
+    """Left out of the model: neither the output, nor any loss, nor any gradient sees it."""
+    batch = batch_of("sims")
+    for row in ("av", "tv", "ta", "t"):
+        absent = [m for m in range(3) if "tav"[m] not in row]
+        network = make(data("sims"), modalities=row, missing=missing, **MANY[case])
+        expected, terms = shown(network, batch), losses(network, batch)
+        content = {NAMES[m]: torch.full_like(batch.features[m], float("nan")).requires_grad_() for m in absent}
+        other = batch._replace(**content)
+        got, got_terms = shown(network, other), losses(network, other)
+        assert all(torch.equal(got[name], expected[name]) for name in expected)
+        assert all(torch.equal(got_terms[name], terms[name]) for name in terms)
+        got_terms["total"].backward()
+        for m in absent:
+            for gradient in (content[NAMES[m]].grad, network.features.proj[m].weight.grad):
+                assert gradient is None or not gradient.any()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+        if missing == "mask":
+            lengths = batch.lengths.clone()
+            lengths[:, absent] = 0
+            same(shown(network, batch._replace(lengths=lengths)), expected)
+            same(losses(network, batch._replace(lengths=lengths)), terms)
+            assert not any(expected[name][:, absent].any() for name in DSRF.RECORD if name in expected)
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_what_a_sample_lacks_does_not_matter(case):
+    """Missing in single samples: their features may hold anything; the other samples do not notice."""
+    network, batch = make(data("sims"), **MANY[case]), batch_of("sims", gaps=True)
+    expected, terms = shown(network, batch), losses(network, batch)
+    for value in (100.0, float("nan")):
+        content = {}
+        for m, name in enumerate(NAMES):
+            content[name] = batch.features[m].masked_fill((batch.lengths[:, m] == 0)[:, None, None], value)
+        other = batch._replace(**content)
+        got, got_terms = shown(network, other), losses(network, other)
+        assert all(torch.equal(got[name], expected[name]) for name in expected)
+        assert all(torch.equal(got_terms[name], terms[name]) for name in terms)
+
+
+def test_what_fills_the_slot_of_an_absent_modality():
+    batch, seen = batch_of(), []
+    for switches in ({}, {"absent": "learned"}):
+        network = make(modalities="tv", **switches)
+        network.fuse.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+        network(batch)
+        assert seen[-1].shape == (SIZE, 3, 2 * D)
+    assert not seen[0][:, 1].any()
+    assert torch.equal(seen[1][:, 1], network.absent[1].expand(SIZE, -1))
+    total(network, batch).backward()
+    assert network.absent.grad.any(-1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("fuse", ["attention", "transformer"])
+def test_a_learned_absence_must_not_be_ignored(fuse):
+    """Attention leaves absent slots out, so there is nothing to learn: refuse, or use it."""
+    try:
+        network = make(modalities="tv", absent="learned", fuse=fuse)
+    except ValueError as refused:
+        assert "absent" in str(refused)  # noqa: PT017
+        return
+    total(network, batch_of()).backward()
+    assert network.absent.grad[1].any()
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_zeros_missing_parts_and_single_samples_stay_finite(case):
+    network, batch = make(data("sims"), **MANY[case]), batch_of("sims", gaps=True)
+    finite_step(network, batch._replace(audio=batch.audio * 0, vision=batch.vision * 0))
+    finite_step(network, batch)
+    lengths = batch.lengths.clone()
+    lengths[4] = 0
+    finite_step(network, batch._replace(lengths=lengths))
+    finite_step(network, batch._replace(lengths=lengths * 0))
+    finite_step(network, batch_of("sims", [4]))
+
+
+@pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if "t" in v.get("modalities", "t")])
+def test_data_with_text_only(name):
+    if name == "w/o Audio":
+        assert make(text_only(data()), modalities="tv").letters == "t"
+    dataset = text_only(data())
+    network, batch = make(dataset, **VARIANTS[name]), dataset.train.batch(range(5))
+    extras = network(batch).extras
+    assert not any(extras[key][:, 1:].any() for key in DSRF.RECORD if key in extras)
+    finite_step(network, batch)
+
+
+def test_random_roles_are_drawn_evenly_once_per_sample():
+    index = torch.arange(6000)
+    drawn = fixed_draw(index, 24)
+    assert torch.equal(fixed_draw(index[17:18], 24), drawn[17:18])
+    assert (torch.bincount(drawn, minlength=24) / 6000 - 1 / 24).abs().max() < 0.012
+    pairs = torch.bincount(drawn[:-1] * 24 + drawn[1:], minlength=576)
+    assert (pairs - 6000 / 576).square().mean() < 2 * 6000 / 576  # neighbours are unrelated
+    own, random, batch = make(), make(factor_roles="random"), batch_of(index=range(12))
+    R, mixed = (network(batch).extras["factors"] for network in (own, random))
+    orders = set()
+    for i in range(12):
+        order = [int((mixed[i, 0, f] - R[i, 0]).abs().sum(-1).argmin()) for f in range(4)]
+        close(mixed[i], R[i, :, order])  # one order for all modalities
+        assert torch.equal(random.order[fixed_draw(batch.index[i], 24)], torch.tensor(order))
+        orders.add(tuple(order))
+    assert len(orders) > 5
+
+
+# --- switches and variants ---
+
+NUMBERS = [("w_ctx", 0.0), ("w_emo", 0.0), ("w_amb", 0.0), ("w_noise", 0.0), ("w_dri", 0.0), ("w_usf", 0.0), ("d_c", 5)]
+NUMBERS += [("K", 1), ("T_r", 1), ("n_layers", 2), ("heads", 1), ("tau", 0.5), ("lam", 2.0), ("sigma", 0.1)]
+
+
+def check_contract(network: DSRF, batch: Batch) -> None:
+    finite_step(network, batch)
+    output = network.eval()(batch)
+    B, K, extras = len(batch.labels), network.c.K, output.extras
+    assert output.prediction.shape == (B,)
+    routed = network.has_factors and network.c.routing == "on"
+    weighed = network.has_factors and network.c.usf == "on"
+    assert ("coupling" in extras) == routed
+    assert ("uncertainty" in extras) == weighed
+    if routed:
+        assert extras["coupling"].shape == (B, 3, len(FACTORS), K)
+        close(extras["coupling"].sum(-1), extras["available"][..., None].expand(-1, -1, 4).float())
+    if weighed:
+        assert extras["uncertainty"].shape == extras["factor_weight"].shape == (B, 3, len(FACTORS))
+        close(extras["factor_weight"].sum(-1), extras["available"].float())
+    assert all(len(value) == B for value in extras.values())
+    terms = network.loss(batch, output)
+    assert all(value.shape == () for value in terms.values())
+    if network.c.head in ("bins_ev", "argmax", "binary"):
+        assert output.prediction.abs().max() <= network.head.range + 1e-5
+
+
+@pytest.mark.parametrize(("name", "value"), switch_values(DSRFConfig, skip=("bert",)) + NUMBERS)
+def test_every_switch_value_trains(name, value):
+    check_contract(make(**{"dropout": 0.1, name: value}), batch_of())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains(name):
+    check_contract(make(**VARIANTS[name]), batch_of())
+    check_contract(
+        make(data("sims"), **VARIANTS[name]), batch_of("sims", gaps="tav" in VARIANTS[name].get("modalities", "tav"))
+    )
+
+
+def test_a_step_down_the_loss_lowers_it():
+    network, batch = make(), batch_of()
+    optimiser, before = torch.optim.Adam(network.parameters(), lr=5e-3), losses(network, batch)
+    for _ in range(25):
+        optimiser.zero_grad()
+        total(network, batch).backward()
+        optimiser.step()
+    after = losses(network, batch)
+    assert after["total"] < 0.6 * before["total"]
+    assert all(after[name] < before[name] for name in ("task", "emo", "ctx", "dri", "noise"))
+
+
+def test_readings_name_variants():
+    assert {name for reading in READINGS.values() for name in reading.values()} <= set(VARIANTS)
+    for reading in zip(*(READINGS[name].values() for name in ("w/o SFR", "w/o DRI")), strict=True):
+        assert len(set(reading)) == 2  # never one thing under two names
+
+
+@pytest.mark.parametrize("more", [{}, {"ctx_input": "h_only"}, {"w_ctx": 0.0}, {"ctx_target": "raw_mean"}])
+def test_the_wide_vector_has_as_many_parameters(more):
+    for d in (32, 64, 128):
+        full, wide = (
+            sum(p.numel() for p in build_model("dsrf", data(), d=d, hsf=hsf, **more).parameters())
+            for hsf in ("on", "wide")
+        )
+        assert wide == pytest.approx(full, rel=0.01)
+    terms = losses(make(hsf="wide"), batch_of())
+    assert set(terms) == {"task", "dri", "usf", "total"}
+
+
+def test_ablations_remove_exactly_what_they_name():
+    full = {key.split(".")[0] + "." + key.split(".")[1] for key in make().state_dict()}
+    terms = set(losses(make(), batch_of()))
+    assert terms == {"task", "emo", "ctx", "orth", "amb", "noise", "dri", "usf", "total"}
+
+    def removed(name: str) -> tuple[set[str], set[str]]:
+        network = make(**VARIANTS[name])
+        keys = {key.split(".")[0] + "." + key.split(".")[1] for key in network.state_dict()}
+        return full - keys, terms - set(losses(network, batch_of()))
+
+    factors = {f"factors.{name}" for name in ("emotion", "context", "ambiguity", "noise", "decoder")}
+    hsf = {"emo", "ctx", "orth", "amb", "noise"}
+    gate, bank = {"gate.weight", "gate.bias"}, {"routing.W", "routing.b0"}
+    assert removed("w/o HSF") == (factors, hsf)
+    everything = factors | gate | bank | {"P_e.weight", "P_e.bias", "rebuild.weight", "rebuild.bias"}
+    assert removed("w/o HSF (bypass)") == (everything, hsf | {"dri", "usf"})
+    assert removed("no_routing") == removed("no_routing (concat)") == (bank, set())
+    assert removed("no_routing, no_rec_loss") == (bank, {"dri"})
+    assert removed("no_usf") == removed("no_usf (g=1/2)") == (gate, {"usf"})
+    assert removed("no_rec_loss") == (set(), {"dri"})
+    assert removed("no factor losses") == ({"factors.decoder"}, hsf)
+    assert removed("no L_ctx") == ({"factors.decoder"}, {"ctx"})
+    for name, term in (("no L_emo", "emo"), ("no L_amb", "amb"), ("no L_n", "noise"), ("no independence", "orth")):
+        assert removed(name) == (set(), {term})
+    for name in ("random roles", "literal votes", "literal Eq. 6", "literal Eq. 15", "Eq. 13 only", "mean readout"):
+        assert removed(name) == (set(), set())
+
+
+def test_every_parameter_of_the_full_model_gets_a_gradient():
+    network = make(n_layers=2)
+    total(network, batch_of()).backward()
+    # softmax does not see a shift of all its arguments: the biases of keys are the exception
+    idle = [n for n, p in network.named_parameters() if p.grad is None or not (p.grad.any() or n.endswith("k.bias"))]
+    assert not idle
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"vote": "literal"}, "No dsrf switch 'vote': did you mean 'votes'?"),
+        ({"votes": "Literal"}, "dsrf switch votes='Literal': expected one of 'per_capsule', 'literal'"),
+        ({"keep_rec": "no"}, "dsrf switch keep_rec='no': expected true or false."),
+        ({"T_r": 2.5}, "dsrf switch T_r=2.5: expected an integer."),
+        ({"w_H": "0.1"}, "dsrf switch w_H='0.1': expected a number."),
+        ({"head": "bins"}, "dsrf switch head='bins': expected one of 'bins_ev', 'gauss'"),
+        ({"heads": 3}, "The width d=128 must be a multiple of heads=3"),
+        ({"K": 0}, "Routing needs at least one capsule and one iteration, but K=0, T_r=3."),
+        ({"T_r": 0}, "at least one capsule and one iteration"),
+        ({"fuse_input": "recon_factors", "K": 3}, "fuse_input='recon_factors' puts capsules in place of factors"),
+        ({"fuse_input": "recon_factors", "d_c": 5}, "needs routing, K=4, d_c=d."),
+        ({"fuse_input": "recon_factors", "routing": "mean"}, "needs routing, K=4, d_c=d."),
+    ],
+)
+def test_wrong_switches_raise_one_sentence(switches, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")) as raised:
+        build_model("dsrf", data(), **switches)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_text_encoder_can_be_frozen_or_trained(tmp_path):
+    dataset = with_encoder(data(), tmp_path)
+    batch = dataset.train.batch(range(4))
+    for bert in ("frozen", "finetune"):
+        network = make(dataset, bert=bert)
+        finite_step(network, batch)
+        trained = [p.grad is not None and p.grad.any() for n, p in network.named_parameters() if "text_encoder" in n]
+        assert any(trained) == (bert == "finetune")
+        close(network.eval()(dataset.train.batch([2])).prediction, network(batch).prediction[2:3])
+
+
+# --- compiling, stacking, copying ---
+
+GRAPHS = {
+    "default": {},
+    "literal": {"votes": "literal_noise_init", "perturb": "gauss", "factor_roles": "random", "modalities": "tv"},
+    "attention": {"fuse": "attention", "hsf": "wide", "head": "argmax", "usf": "half_gate", "modalities": "t"},
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_the_forward_is_one_graph(case):
+    network, batch = make(**GRAPHS[case]), batch_of(gaps=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(batch).prediction, network(batch).prediction)
+
+
+@pytest.mark.parametrize("case", ["default", "literal", "bypass"])
+def test_seeds_can_be_stacked(case):
+    check_stacking([make(seed=seed, **(GRAPHS | MANY)[case]) for seed in range(3)], batch_of(gaps=True))
+
+
+def test_a_copy_and_a_restored_state_predict_the_same_bits():
+    switches = {"votes": "literal_noise_init", "perturb": "gauss", "absent": "learned", "modalities": "tv"}
+    network, batch = make(**switches), batch_of()
+    expected = shown(network, batch)
+    other = make(seed=9, **switches)
+    assert not torch.equal(other(batch).prediction, expected["prediction"])
+    other.load_state_dict(network.state_dict())
+    for again in (copy.deepcopy(network), other):
+        got = shown(again, batch)
+        assert all(torch.equal(got[name], value) for name, value in expected.items())
+
+
+def test_the_same_seed_builds_the_same_network():
+    """The wide control measures a factorisation to match it: that must not cost it its reproducibility."""
+    for switches in ({}, {"hsf": "wide"}, {"perturb": "gauss", "votes": "literal_noise_init"}):
+        first, second = (make(seed=3, **switches) for _ in range(2))
+        assert torch.equal(first(batch_of()).prediction, second(batch_of()).prediction)
