@@ -11,11 +11,11 @@ from pathlib import Path
 import jinja2
 from tqdm import tqdm
 
-from msa_lib.data import load_dataset, split_options
+from msa_lib.data import load_dataset
 from msa_lib.notebooks import NotebookFailed, execute
 from msa_lib.runs import collect, grid
 from msa_lib.state import write_atomically
-from msa_lib.study import NOTEBOOKS, PAGES, SCALES, data_of, runs_of, second_of
+from msa_lib.study import NOTEBOOKS, PAGES, amount, data_of, runs_of, second_of
 
 
 def execute_pages(
@@ -36,10 +36,7 @@ def execute_pages(
     names = list(names) or list(PAGES)
     if unknown := [name for name in names if name not in PAGES]:
         raise ValueError(f"No table or figure {unknown[0]!r}: expected one of {', '.join(PAGES)}.")
-    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
-    if scale not in SCALES:
-        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
-    seeds = seeds or SCALES[scale].seeds
+    seeds, scale = amount(data, seeds, scale)
     store = Path(store).resolve()
     store.mkdir(parents=True, exist_ok=True)
 

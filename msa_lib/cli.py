@@ -1,10 +1,11 @@
-"""The command line, where everything meets: `msa run | tables | collect | data`. Each verb is a thin call."""
+"""The command line, where everything meets: `msa run | tables | check | collect | data`. Each verb is a thin call."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import json
+import shlex
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -55,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--jobs", type=int, default=2, help="runs at a time")
     tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     tables.add_argument("--store", default="runs", metavar="DIR")
+
+    judge = _verb(verbs, "check", _check, "judge the printed numbers by the runs in a store; nothing is trained")
+    judge.add_argument("--data", default="planted", help="as given to msa tables")
+    judge.add_argument("--seeds", type=int, help="how many (default: of the scale)")
+    judge.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
+    judge.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="on which the runs were made")
+    judge.add_argument("--store", default="runs", metavar="DIR")
+    judge.add_argument("--html", metavar="FILE", help="write the report here, one self-contained page")
 
     collect = _verb(verbs, "collect", _collect, "gather the rows of every run in a store")
     collect.add_argument("--store", default="runs", metavar="DIR")
@@ -157,6 +166,33 @@ def _tables(options) -> int:
     )
     _write_json(options.json, outcomes)
     return int(any(outcome["status"] == "failed" for outcome in outcomes))
+
+
+def _check(options) -> int:
+    from msa_lib import study
+    from msa_lib.state import write_atomically
+    from papers_check import joined, report
+    from papers_check.tables import as_text
+
+    seeds, scale = study.amount(options.data, options.seeds, options.scale)
+    pages = joined.pages_from(study.table_rows(options.data, seeds, scale, options.store, options.device))
+    found = joined.assemble(pages)
+    print(as_text(joined.summary(found.cells)))
+    asked = found.relations[found.relations["verdict"] != "not attempted"]
+    print("\nRelations between rows, as printed and in our runs:")
+    print(as_text(joined.summary(asked)) if len(asked) else f"no two rows of a table have runs in {options.store}")
+    _write_json(options.json, {"cells": _records(found.cells), "relations": _records(found.relations)})
+    if options.html:
+        command = shlex.join(["msa", "check", "--data", options.data, "--seeds", str(seeds), "--scale", scale])
+        provenance = {
+            "Command": command,
+            "Seeds": f"{seeds}, from {study.FIRST_SEED} on",
+            "Scale": study.SCALES[scale].cost,
+        }
+        Path(options.html).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(options.html), report.whole(pages, provenance).encode())
+        print(f"Wrote {options.html}")
+    return 0
 
 
 def _collect(options) -> int:

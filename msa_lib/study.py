@@ -17,6 +17,7 @@ import pandas as pd
 
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, split_options
 from msa_lib.models import MODELS
+from msa_lib.models.dsrf import READINGS
 from msa_lib.runs import Run, finished
 from msa_lib.train import TrainConfig
 
@@ -77,7 +78,8 @@ class Page:
     """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches).
 
     Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
-    the table's right half. `whole`: shows the whole study and is given its data argument as it is.
+    the table's right half; `readings` say which of our labels a printed row can mean, where that is not clear.
+    `whole`: shows the whole study and is given its data argument as it is.
     """
 
     title: str
@@ -87,6 +89,7 @@ class Page:
     table: int | None = None
     detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
     second: str = ""
+    readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     whole: bool = False
 
 
@@ -159,6 +162,7 @@ PAGES: dict[str, Page] = {
         "dsrf",
         3,
         detail=_variants("dsrf", *ABLATION_DETAIL),
+        readings=READINGS,
     ),
     "figure_routing": Page(
         "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
@@ -172,6 +176,14 @@ PAGES: dict[str, Page] = {
         _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
     ),
 }
+
+
+def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:
+    """Seeds and scale, defaults filled in: quick on planted data, full otherwise; as many seeds as the scale has."""
+    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
+    if scale not in SCALES:
+        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
+    return seeds or SCALES[scale].seeds, scale
 
 
 def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:
@@ -241,7 +253,7 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
 
     One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
-    rows, perhaps none) and the labels that rows can have, `ours`.
+    rows, perhaps none), ours (the labels that rows can have), readings.
     """
     tables = []
     for name, page in PAGES.items():
@@ -257,7 +269,12 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
             parts.append(finished(runs_of(name, half, root, dataset, seeds, scale, device), store))
         parts = [part for part in parts if len(part)]
         rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-        tables.append({"paper": page.paper, "table": page.table, "data": used, "rows": rows, "ours": list(page.rows)})
+        readings = {
+            row: {f"reading {letter}, {label}": label for letter, label in options.items()}
+            for row, options in page.readings.items()
+        }
+        table = {"paper": page.paper, "table": page.table, "data": used, "rows": rows}
+        tables.append(table | {"ours": list(page.rows), "readings": readings})
     return tables
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from papers_check import intervals, load_reported, relations, verdicts
+from papers_check.possible import impossible_cells
 from papers_check.tables import ours_text, side_by_side
 
 PART = ("paper", "table", "dataset")
@@ -66,6 +67,25 @@ class Joined:
     relations: pd.DataFrame
     extras: pd.DataFrame
     runs: pd.DataFrame
+
+
+def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
+    """Pages from plain tables of result rows, one dict per printed table:
+
+    paper, table; data: printed data set -> (name, synthetic, test samples); rows; ours: the labels a row can have;
+    readings: printed row -> {reading: label}. The papers' own rows are our `full`.
+    """
+    pages = []
+    for table in tables:
+        where = table["paper"], table["table"]
+        printed = set(load_reported(*where)["row"])
+        labels = {row: "full" for row in verdicts.STUDIED if row in printed} | dict(table["readings"])
+        absent = printed - set(labels) - set(table["ours"])
+        data = {dataset: Data(*known) for dataset, known in table["data"].items()}
+        excuses = dict.fromkeys(absent, "this study has not built this baseline")
+        impossible = {cell: why for cell, why in impossible_cells(*where).items() if cell[0] in data}
+        pages.append(TablePage(*where, data, table["rows"], labels, excuses, impossible))
+    return pages
 
 
 def assemble(pages: Iterable[TablePage] = ()) -> Joined:

@@ -165,18 +165,36 @@ def _set(numbers: frozenset[int]) -> str:
 
 def f1_beside_accuracy(row: Row) -> Iterator[Finding | None]:
     """Weighted F1 against Acc-2, for any predictions and any number of runs; one item per pair printed."""
-    broken, evened = [], row.evened()
+    pairs = list(_f1_pairs(row))
+    broken = [pair for pair, possible in pairs if not possible]
+    yield from [None] * (len(pairs) - len(broken))
+    if broken:
+        yield _f1_finding(row, broken)
+
+
+def _f1_pairs(row: Row) -> Iterator[tuple[tuple[str, str, str, int, int], bool]]:
+    """(side, Acc-2, F1, positives, negatives) of every pair printed, and whether it is possible."""
+    evened = row.evened()
     for metric, side in evened:
         if metric != "f1" or ("acc2", side) not in row.cells:
             continue
         counts = labels.class_counts(row.dataset, f"acc2_{side}" if side else "acc2")
         acc, f1, p, q = evened["acc2", side], evened["f1", side], counts[1], counts[0]
-        if arithmetic.f1_possible(acc, f1, p, q, run_decimals=2):
-            yield None
-        else:
-            broken.append((side, acc, f1, p, q))
-    if broken:
-        yield _f1_finding(row, broken)
+        yield (side, acc, f1, p, q), arithmetic.f1_possible(acc, f1, p, q, run_decimals=2)
+
+
+def impossible_cells(paper: str, table: str | int) -> dict[tuple[str, str, str, str], str]:
+    """(dataset, row, metric, side) of every cell of a table that cannot be as described -> why."""
+    found = {}
+    for row in rows():
+        if (row.paper, row.table) == (paper, str(table)):
+            for (side, acc, _, p, q), possible in _f1_pairs(row):
+                if not possible:
+                    most = arithmetic.f1_limits(acc, p, q, slack=0.005)[1]
+                    found[row.dataset, row.name, "f1", side] = (
+                        f"beside Acc-2 {acc} F1, if weighted as in the field's code, is at most {most:.2f}"
+                    )
+    return found
 
 
 def _f1_finding(row: Row, broken: list[tuple[str, str, str, int, int]]) -> Finding:
@@ -197,11 +215,12 @@ def _f1_finding(row: Row, broken: list[tuple[str, str, str, int, int]]) -> Findi
         where=row.where,
         quote=row.quote(*(key for side, *_ in broken for key in (("acc2", side), ("f1", side)))),
         computed="; ".join(parts),
-        verdict="arithmetically impossible as described",
+        verdict="arithmetically impossible as weighted F1",
         severity="high" if row.own else "medium" if row.name.startswith("w/o") else "low",
         explanation=f"Of {p} + {q} test clips in the two classes let {right} be right, {share:.2f} %: whichever they "
         f"are, weighted F1 is at most {best:.2f}, {best - share:.2f} above; printed is at least {excess:.2f} above. "
-        "With labels and predictions exchanged, as some public code calls the function, F1 is not so bounded.",
+        "Which F1 is meant is not stated; the field's code weights it, and so do the rows quoted from it. With labels "
+        "and predictions exchanged, as some public code calls the function, it is not so bounded.",
     )
 
 
