@@ -42,6 +42,9 @@ def execute_pages(
 
     outcomes, wanted = [], {}
     for name in names:
+        if not PAGES[name].dataset:
+            outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": data, "root": ""})
+            continue
         dataset, root = data_of(name, data, scale)
         outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": dataset, "root": root or ""})
         try:
@@ -59,7 +62,7 @@ def execute_pages(
 
     def show(outcome: dict) -> None:
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
-        parameters |= {"dataset": data, "train": ""} if PAGES[outcome["name"]].whole else {}
+        parameters |= {"train": ""} if PAGES[outcome["name"]].whole else {}
         parameters |= {"store": str(store), "jobs": 1, "device": device}
         parameters |= {"second": outcome["second"]} if "second" in outcome else {}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
@@ -97,7 +100,9 @@ def _index(outcomes: list[dict], command: str, store: Path) -> str:
     for outcome in outcomes:
         outcome["title"] = PAGES[outcome["name"]].title
     figures = sorted(path.relative_to(store).as_posix() for path in (store / "figures").glob("*.png"))
-    return _ENVIRONMENT.from_string(_INDEX).render(outcomes=outcomes, command=command, figures=figures)
+    return _ENVIRONMENT.from_string(_INDEX).render(
+        outcomes=outcomes, command=command, figures=figures, report=(store / "report.html").exists()
+    )
 
 
 _STYLE = """
@@ -122,7 +127,8 @@ _INDEX = (
 <p>Made by <code>{{ command }}</code>. Every result row: <a href="rows.csv">rows.csv</a>.
 Tables on planted data are synthetic: relations between rows may be read there, absolute numbers may not be compared
 with printed ones.</p>
-<table><thead><tr><th>Page</th><th>Data</th><th>Status</th></tr></thead><tbody>
+{% if report %}<p>The page to read first: <a href="report.html">report.html</a>, every printed number and what became of
+it.</p>{% endif %}<table><thead><tr><th>Page</th><th>Data</th><th>Status</th></tr></thead><tbody>
 {% for o in outcomes %}<tr><td>{% if o.status == "done" %}<a href="notebooks/{{ o.name }}.html">{{ o.title }}</a>
 {% else %}{{ o.title }}{% endif %}</td><td>{{ o.dataset }}</td>
 <td class="{{ o.status }}">{{ o.status }}{{ ": " ~ o.reason if o.reason }}</td></tr>

@@ -75,7 +75,7 @@ PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, t
 
 @dataclass(frozen=True)
 class Page:
-    """One notebook: its paper's table, the real data set that table is on, and label -> (model, switches).
+    """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
 
     Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
     the table's right half; `readings` say which of our labels a printed row can mean, where that is not clear.
@@ -167,9 +167,9 @@ PAGES: dict[str, Page] = {
     "figure_routing": Page(
         "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
     ),
-    "paper_audit": Page("The papers audited, without training", "mosi", {}),
-    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "mosi", {}),
-    "report": Page("Report: every printed number, and what became of it", "mosi", {}, whole=True),
+    "paper_audit": Page("The papers audited, without training", "", {}),
+    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
+    "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
     "figure_robustness": Page(
         "Noisy and missing modalities",
         "mosi",

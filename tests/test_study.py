@@ -14,6 +14,8 @@ from msa_lib import batch, cli, runs, study
 from msa_lib.data import load_dataset
 from msa_lib.models.dsrf import READINGS
 from papers_check import load_reported
+from papers_check.joined import assemble, pages_from
+from papers_check.possible import impossible_cells
 
 try:
     import tomllib
@@ -271,3 +273,78 @@ def test_library_does_not_know_the_printed_numbers():
     code = "import sys, msa_lib.runs, msa_lib.study, msa_lib.train, msa_lib.plots; print('papers_check' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     assert Path("runs") == runs.STORE
+
+
+# --------------------------------------------------------------------------------------------- the study and the papers
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory) -> Path:
+    """The runs of two pages at smoke scale, five seeds."""
+    store = tmp_path_factory.mktemp("store")
+    for page in ("amsgfn_table5_modalities", "dsrf_table3_ablation"):
+        name, root = study.data_of(page, "planted", "smoke")
+        few = [r for r in study.runs_of(page, name, root, load_dataset(name), 5, "smoke")
+               if r.label in ("full", "T", "no_usf", "ridge")]  # fmt: skip
+        runs.grid(few, store)
+    return store
+
+
+def test_rows_of_every_printed_table(small_store):
+    tables = {(t["paper"], t["table"]): t for t in study.table_rows("planted", 5, "smoke", small_store)}
+    assert set(tables) == {("amsgfn", n) for n in range(2, 7)} | {("dsrf", n) for n in range(1, 4)}
+    table = tables["dsrf", 3]
+    assert table["data"] == {"mosi": ("planted-mosi?train=48&valid=24&test=32", True, 32)}
+    assert set(table["rows"]["label"]) == {"full", "no_usf", "ridge"}
+    assert table["rows"]["seed"].nunique() == 6  # ridge has seed 0
+    assert tables["amsgfn", 3]["rows"]["label"].unique().tolist() == ["full"]  # the run of Table 5 serves Table 3 too
+    assert set(tables["dsrf", 2]["data"]) == {"sims", "simsv2"}
+    assert tables["amsgfn", 4]["rows"].empty
+
+
+def test_printed_cells_are_joined_to_the_rows(small_store):
+    joined = assemble(pages_from(study.table_rows("planted", 5, "smoke", small_store)))
+    own = joined.cells.query("paper == 'dsrf' and table == '3' and row == 'DSRF (Full)' and metric == 'mae'")
+    assert own["n"].item() == 5
+    assert own["verdict"].item() == "not comparable: synthetic"
+    readings = joined.cells.query("paper == 'dsrf' and printed_row == 'w/o SFR' and metric == 'mae'")
+    assert readings["n"].tolist() == [0, 5, 0]  # reading B is no_usf
+    f1 = joined.cells.query("paper == 'dsrf' and row == 'DSRF (Ours)' and dataset == 'mosi' and metric == 'f1'")
+    assert (f1["verdict"] == "impossible as described").all()
+    baseline = joined.cells.query("paper == 'dsrf' and table == '1' and row == 'TFN' and metric == 'mae'")
+    assert baseline["reason"].str.contains("not built").all()
+    relation = joined.relations.query("paper == 'amsgfn' and table == '5' and worse == 'T' and metric == 'mae'")
+    assert relation["verdict"].item() in ("holds", "undecided", "reversed")
+    assert relation["scope"].item() == "synthetic data"
+
+
+def test_msa_check_writes_what_it_found(small_store, tmp_path, capsys):
+    options = ["--scale", "smoke", "--seeds", "5", "--store", str(small_store)]
+    assert cli.main(["check", *options, "--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "r.html")]) == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert len(found["cells"]) > 660  # all printed cells, ambiguous rows once per reading
+    assert "<h1>" in (tmp_path / "r.html").read_text()
+    assert "not comparable: synthetic" in capsys.readouterr().out
+    assert cli.main(["check", "--scale", "smoke", "--store", str(tmp_path / "empty")]) == 0
+    assert "no two rows of a table have runs" in capsys.readouterr().out
+
+
+def test_impossible_cells_by_hand():
+    """Of CMU-MOSI's test labels 379 are negative, 307 not: the most F1 that 576 right answers give is 84.01 %."""
+    p, q, right = 307, 379, 576
+    most = 0.0
+    for tp in range(right - q, p + 1):
+        tn = right - tp
+        f1 = [2 * tp / (2 * tp + (p - tp) + (q - tn)), 2 * tn / (2 * tn + (p - tp) + (q - tn))]
+        most = max(most, 100 * (p * f1[0] + q * f1[1]) / (p + q))
+    assert most == pytest.approx(84.009, abs=1e-3)
+    assert ("mosi", "DSRF (Ours)", "f1", "has0") in impossible_cells("dsrf", 1)  # printed: 84.25 beside 84.02
+    assert impossible_cells("amsgfn", 4) == {}
+
+
+def test_amounts():
+    assert study.amount("planted-mosi", None, None) == (3, "quick")
+    assert study.amount("/some/file.npz", None, None) == (5, "full")
+    assert study.amount("planted", 7, "smoke") == (7, "smoke")
+    with pytest.raises(ValueError, match="smoke, quick, full"):
+        study.amount("planted", None, "huge")

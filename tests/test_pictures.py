@@ -1,0 +1,350 @@
+"""Every figure: drawn from the real numbers and from a tiny case made by hand, with the marks that matter on it."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from papers_check import audit, calibration, checklist, external, pictures, pictures_noise, possible, shown
+from papers_check import label_counts as labels
+from papers_check.finding import Finding
+from papers_check.rows import Row, rows
+from papers_check.seed_noise import claimed_gains, load_noise
+
+PRINTED = rows()
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def texts(figure) -> list[str]:
+    """Every text drawn, tick labels included; drawing also shows that nothing warns."""
+    figure.canvas.draw()
+    return [part.get_text() for part in figure.findobj(matplotlib.text.Text) if part.get_text()]
+
+
+def marks(axis, marker: str) -> list[tuple[float, float]]:
+    """The points that an axis shows with a marker."""
+    lines = [line for line in axis.get_lines() if line.get_marker() == marker and line.get_linestyle() == "None"]
+    return [(float(x), float(y)) for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+
+
+def row(paper, table, dataset, name, **cells) -> Row:
+    """A printed row; `acc2_has0="80.00"` is the cell (acc2, has0)."""
+    keys = {key: (key.partition("_")[0], key.partition("_")[2]) for key in cells}
+    return Row(paper, table, dataset, name, "", {keys[key]: text for key, text in cells.items()})
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+def test_overview():
+    found = [
+        Finding(f"dsrf-swap-{k}", "swap", "dsrf", "Table 1", "q", "c", "v", s, "e")
+        for k, s in enumerate(("high", "low"))
+    ]
+    table = shown.overview(found)
+    assert table.loc["swap"].tolist() == [1, 0, 1, 0]
+    assert list(table.index) == ["swap"]
+    assert "2 findings, 1 of them about a conclusion or a headline number" in texts(pictures.overview(table))
+    real = shown.overview(audit.collect()[0])
+    assert {"claim", "gap", "high", "note"} <= set(texts(pictures.overview(real)))
+
+
+def test_readable_keeps_every_word_and_the_width():
+    found = [item for item in audit.collect()[0] if item.severity == "high"]
+    text = shown.readable(found, 90)
+    assert max(map(len, text.splitlines())) <= 90
+    for item in found:
+        assert "".join(item.explanation.split()) in "".join(text.split())
+
+
+def test_coincidences():
+    five = dict(mae="0.432", corr="0.591", acc2="78.38", acc5="39.30", f1="78.62")
+    found = [row("amsgfn", "4", "sims", "PriSa", **five), row("dsrf", "2", "sims", "TFN", **five | {"acc2": "78.3"})]
+    found.append(row("dsrf", "2", "sims", "Prisa", **dict.fromkeys(five, "1.00")))
+    table = shown.equal_cells(found)
+    assert table["equal"].tolist() == [4, 0]
+    assert table["same_method"].tolist() == [False, True]
+    figure = pictures.coincidences(table)
+    assert {"4/5", "0/5"} <= set(texts(figure))
+    assert marks(figure.axes[0], "v") == [(0.5, 0.16)]  # above PriSa and TFN, not above the framed pair
+    frames = [p.get_xy() for p in figure.axes[0].patches if isinstance(p, Rectangle) and not p.get_fill()]
+    assert frames == [(1, 0)]
+
+    real = shown.equal_cells(PRINTED)
+    assert not (set(real["amsgfn"]) | set(real["dsrf"])) & {"Our", "DSRF (Ours)"}
+    figure = pictures.coincidences(real)
+    assert "9 of 22 rows of the same method coincide; so does 1 of different methods" in texts(figure)
+    assert sum(len(marks(axis, "v")) for axis in figure.axes) == 1
+
+
+def test_allowed_runs_agree_with_the_findings():
+    table = shown.runs_allowed(PRINTED)
+    for paper, part in table[table["cell"] == "all of them"].groupby("paper"):
+        own = [row for row in PRINTED if row.paper == paper and row.own]
+        said = possible.one_number_of_runs(own).computed
+        fits = {state: list(part.loc[part["state"] == state, "m"]) for state in shown.STATES}
+        assert fits["possible"] == []
+        assert f"none (rounded), none (truncated), {{{', '.join(map(str, fits[shown.STATES[1]]))}}}" in said
+    figure = pictures.allowed_runs(table)
+    words = texts(figure)
+    assert any("AMSGFN none (9, 10 if runs were rounded); DSRF none (7, 9, 10 if" in text for text in words)
+    assert "CMU-MOSI Acc-2 (right) 86.27 of 656" in words
+
+
+def test_allowed_runs_of_a_single_run():
+    # 573/686 = 83.528, 548/656 = 83.537: one run gives both; 83.55 no single run on 686 clips.
+    fine = row("amsgfn", "2", "mosi", "Our", acc2_has0="83.53", acc2_non0="83.54")
+    table = shown.runs_allowed([fine])
+    assert set(table.loc[(table["m"] == 1), "state"]) == {"possible"}
+    assert "\nAMSGFN 1" in texts(pictures.allowed_runs(table))[-1] or any(
+        "AMSGFN 1, " in text for text in texts(pictures.allowed_runs(table))
+    )
+    odd = shown.runs_allowed([row("amsgfn", "2", "mosi", "Our", acc2_has0="83.55")])
+    assert set(odd.loc[odd["m"] == 1, "state"]) == {"excluded"}
+
+
+def test_f1_pairs_and_the_line():
+    pairs = shown.f1_pairs(PRINTED)
+    assert not pairs.duplicated(["paper", "table", "dataset", "side", "row"]).any()
+    flagged = {item.where for item in possible.findings() if "-f1-above-accuracy-" in item.id}
+    assert len(pairs.loc[pairs["impossible"], ["paper", "table", "dataset", "row"]].drop_duplicates()) == len(flagged)
+    # What the picture shows, the bar wholly above the line, is what the exact check finds.
+    above = pairs["f1"] - pairs["acc"] - pairs["half"] > pairs["most"] - pairs["acc"]
+    assert (above == pairs["impossible"]).all()
+    figure = pictures.f1_bound(pairs, shown.f1_limit)
+    odd = pairs[pairs["impossible"]]
+    names = {f"{shown.TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()}
+    assert names <= set(texts(figure))
+    assert sum(len(marks(axis, "^")) for axis in figure.axes) == len(odd)
+    assert sum(len(marks(axis, "o")) for axis in figure.axes) == len(pairs[pairs["acc"] >= 70]) - len(odd)
+    assert any(text.startswith("Mult -3.00") for text in texts(figure))
+
+
+def test_f1_of_one_pair():
+    found = [row("dsrf", "1", "mosi", "A", acc2_has0="84.02", f1_has0="84.25")]
+    pairs = shown.f1_pairs(found)
+    assert pairs["impossible"].tolist() == [True]
+    assert "DSRF 1: A" in texts(pictures.f1_bound(pairs, shown.f1_limit))
+    low = pairs.assign(acc=60.0)
+    assert any("1 pairs below 70 % not shown" in text for text in texts(pictures.f1_bound(low, shown.f1_limit)))
+
+
+def test_mae_against_corr():
+    constant = labels.best_constant_mae("mosei")
+    table = shown.mae_and_corr(PRINTED, "mosei")
+    odd = {(paper, name) for paper, name in table.loc[table["odd"], ["paper", "row"]].to_numpy()}
+    assert {("amsgfn", "MIM"), ("amsgfn", "T")} <= odd
+    figure = pictures.mae_against_corr(table, constant, "mosei")
+    words = texts(figure)
+    assert {
+        "AMSGFN 3: MIM; dashed: exchanged",
+        "AMSGFN 5: T",
+        "AMSGFN 5: V",
+        f"best constant, MAE {constant:.3f}",
+    } <= set(words)
+    dashed = [line.get_xydata().tolist() for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
+    assert dashed == [[[0.579, 0.779], [0.779, 0.579]]]
+    for dataset in ("mosi", "sims", "simsv2"):  # none odd, or few: the figure still works
+        small = shown.mae_and_corr(PRINTED, dataset)
+        assert texts(pictures.mae_against_corr(small, labels.best_constant_mae(dataset), dataset))
+
+
+def test_constant_floors():
+    table = shown.against_constant(PRINTED)
+    figure = pictures.constant_floors(table)
+    assert {"57.36", "0.992", "54.5", "V+A", "w/o language"} <= set(texts(figure))
+    assert sum(len(marks(axis, "^")) for axis in figure.axes) == table["below"].sum() == 11
+    one = shown.against_constant([row("dsrf", "3", "mosi", "w/o", acc2_has0="55.25", mae="1.2")])
+    assert not one["below"].any()  # 379 of 686 is 55.248: equal up to rounding is not below
+    assert "0 cells are worse than the best constant prediction (dotted)" in texts(pictures.constant_floors(one))
+
+
+def test_ablation_drops():
+    table = shown.drops(PRINTED)
+    wrong = table[table["wrong"]]
+    assert set(zip(wrong["row"], wrong["column"], strict=True)) == {
+        ("w/o Visual", "Corr"), ("w/o Visual", "Acc-2 (left)"), ("w/o Visual", "F1 (left)")
+    }  # fmt: skip
+    figure = pictures.ablation_drops(table)
+    assert {"-0.60", "+0.01", "w/o DMGF"} <= set(texts(figure))
+    assert len([p for axis in figure.axes for p in axis.patches if p.get_gid() == "wrong way"]) == 3
+    full = row("amsgfn", "6", "mosei", "Our", mae="0.500", corr="0.80")
+    tiny = shown.drops([full, row("amsgfn", "6", "mosei", "w/o X", mae="0.490", corr="0.79")])
+    assert tiny["drop"].tolist() == pytest.approx([-1.0, 1.0])
+    assert len([p for p in pictures.ablation_drops(tiny).axes[0].patches if p.get_gid() == "wrong way"]) == 1
+
+
+def test_gains_by_baseline():
+    table = shown.gains_by_baseline(PRINTED)
+    values = table[list(shown.BASELINES)].to_numpy()
+    assert (np.diff(values, axis=1) <= 1e-9).all()  # a larger set of baselines never has a worse best one
+    sims = table[(table["paper"] == "amsgfn") & (table["dataset"] == "sims")].set_index("column")
+    assert sims.loc["Acc-2"].tolist()[2:5] == pytest.approx([1.93, 0.42, 80.46 - 81.18])
+    for paper in ("amsgfn", "dsrf"):
+        left = external.left_out(paper)
+        left = left[left["caveat"] == ""].drop_duplicates(["dataset", "metric", "side"])
+        behind = table[(table["paper"] == paper) & table["behind"]]
+        either = behind[behind[shown.BASELINES[1]] < 0]
+        assert len(left) <= len(behind) <= len(left) + len(either)
+    figure = pictures.gains_by_baseline(table)
+    assert {"TETFN 81.18", "MulT 0.7378", "CH-SIMS v2 Corr"} <= set(texts(figure))
+    assert "MulT 0.2905" not in texts(figure)  # 0.291 is that number rounded
+    tiny = table.head(1).assign(behind=True, rival="X 1")
+    assert "X 1" in texts(pictures.gains_by_baseline(tiny))
+
+
+def test_stated_gains():
+    table = shown.stated_gains()
+    assert table["status"].value_counts().to_dict() == {"recomputes": 39, "does not recompute": 3, "not expressible": 3}
+    figure = pictures.stated_gains(table)
+    assert {"mosei-f1-gain: 0.43, not 0.83", "sims-f1-gain: 2.17, not 1.92"} <= set(texts(figure))
+    assert len(marks(figure.axes[0], "^")) == 3
+    assert texts(pictures.stated_gains(table[table["status"] == "recomputes"].head(2)))
+
+
+def test_capsules():
+    readings = shown.capsules()
+    (c, u), (c_own, u_own) = readings.values()
+    assert np.ptp(u, axis=0).max() == pytest.approx(0, abs=1e-12)
+    assert c == pytest.approx(np.full_like(c, 0.25))
+    assert np.ptp(u_own, axis=0).max() > 0.1
+    assert np.ptp(c_own[-1]) > 0.1
+    assert c_own[0] == pytest.approx(np.full((4, 4), 0.25))
+    assert any("capsules at most 0.0 apart" in text for text in texts(pictures.capsules(readings)))
+    tiny = {"one": (np.full((1, 2, 2), 0.5), np.eye(2))}
+    assert any("capsules at most 1.0 apart" in text for text in texts(pictures.capsules(tiny)))
+
+
+def test_checklist():
+    counts = checklist.summary()
+    assert {"34", "29", "absent", "AMSGFN"} <= set(texts(pictures.checklist(counts)))
+    tiny = pd.DataFrame({"stated": [1], "absent": [0]}, index=["dsrf"])
+    assert "absent" not in texts(pictures.checklist(tiny))
+
+
+# --- seed noise -------------------------------------------------------------------------------------------------------
+
+
+def noise_case() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two pools, SD 1 and 3, and one that collapsed; gains of AMSGFN 1 and of DSRF 9 points on CH-SIMS Acc-2."""
+    seeds = pd.DataFrame({"model": ["a", "b", "c"], "sd": [1.0, 3.0, 50.0], "collapsed": [0, 0, 5]})
+    seeds = seeds.assign(
+        dataset="sims", config="x", metric="acc2", seeds=5, mean=80.0, low=78.0, high=82.0, best_seed=1.0
+    )
+    cells = [("amsgfn", "4", "Our", "81.00"), ("amsgfn", "4", "B", "80.00")]
+    cells += [("dsrf", "2", "DSRF (Ours)", "89.00"), ("dsrf", "2", "B", "80.00")]
+    reported = pd.DataFrame(cells, columns=["paper", "table", "row", "value"])
+    return seeds, reported.assign(dataset="sims", metric="acc2", side="", decimals="2", marker="")
+
+
+def test_seed_sds():
+    seeds, reported = noise_case()
+    gains = shown.comparisons(claimed_gains(seeds, reported))
+    figure = pictures_noise.seed_sds(seeds, gains)
+    (axis,) = figure.axes
+    assert [x for x, _ in marks(axis, "o")] == [1, 3]  # the collapsed pool is left out
+    assert [x for x, _ in marks(axis, "|")] == [2]
+    assert [x for x, _ in marks(axis, "v")] == [1]
+    assert [x for x, _ in marks(axis, "D")] == [9]
+    assert "1 of 2 printed gains are smaller than the median SD over seeds" in texts(figure)
+    real = pictures_noise.seed_sds(load_noise("seeds"), shown.comparisons(load_noise("gains")))
+    assert {"CMU-MOSI", "CMU-MOSEI", "CH-SIMS", "gain printed by DSRF"} <= set(texts(real))
+
+
+def test_gains_in_sd():
+    gains = shown.comparisons(claimed_gains(*noise_case()))
+    figure = pictures_noise.gains_in_sd(gains)
+    assert marks(figure.axes[0], "o") == [(0.5, 0)]
+    assert marks(figure.axes[1], "^") == [(4.5, 0)]
+    real = shown.comparisons(load_noise("gains"))
+    assert not set(zip(real["paper"], real["table"], strict=True)) & shown.ABLATIONS
+    assert list(dict.fromkeys(real["dataset"])) == ["mosi", "mosei", "sims", "simsv2"]
+    figure = pictures_noise.gains_in_sd(real)
+    assert "3 of 39 printed gains exceed what 5 seeds a side can tell" in texts(figure)
+    assert sum(len(marks(axis, "^")) for axis in figure.axes) == 3
+
+
+def test_effects():
+    table = shown.effects(*(load_noise(name) for name in ("seeds", "tuning", "epochs", "gains")))
+    assert set(table["effect"]) == set(shown.EFFECTS)
+    mae = table[(table["score"] == "mae") & (table["effect"] == "gain, DSRF") & (table["dataset"] == "mosei")]
+    assert mae["value"].tolist() == pytest.approx([1.9])  # 0.531 - 0.512 in hundredths
+    figure = pictures_noise.effects(table, [("acc2_non0", "acc2"), ("mae",)])
+    words = texts(figure)
+    assert {"CMU-MOSI, Acc-2 (right)", "CH-SIMS, Acc-2", "trial chosen on test"} <= set(words)
+    assert "32 →" in words  # MISA on CMU-MOSI: half of its trials trained badly
+    tiny = pd.DataFrame({"dataset": "sims", "score": "f1", "effect": shown.EFFECTS[0], "model": "a", "value": [1.0]})
+    assert "CH-SIMS, F1" in texts(pictures_noise.effects(tiny, [("f1",), ("mae",)]))
+
+
+def test_flag_rates():
+    line = dict(n=3, m=1, flagged_known_m=[0.04, 0.5], shift=[0.0, 1.0])
+    real, normal = (pd.DataFrame(line | {"kind": "seeded"}) for _ in range(2))
+    simulated = pd.DataFrame(line | {"kind": ["collapse", "normal"]})
+    table = shown.flag_rates(simulated, real, normal)
+    assert table.groupby("source").size().to_dict() == {
+        "public runs": 2, "normal runs, split the same way": 2, "one run in ten collapses": 1
+    }  # fmt: skip
+    figure = pictures_noise.flag_rates(table, [("seeded", 3, 1)])
+    assert marks(figure.axes[0], "^") == [(0, 0.04), (1, 0.5)]
+    assert any("in 4.0% to 4.0% of splits" in text for text in texts(figure))
+
+
+def test_real_pools_of_seeds_are_flagged_like_normal_ones():
+    by = ["kind", "n", "m", "shift"]
+    normal = calibration.rates(calibration.matches(shown.normal_pools("seeded", 150, 5)), by)
+    table = shown.flag_rates(load_noise("simulated"), load_noise("matches"), normal)
+    seeded = table[table["kind"] == "seeded"].pivot(index=["n", "m", "shift"], columns="source", values="flagged")
+    assert (seeded["public runs"] - seeded["normal runs, split the same way"]).abs().max() < 0.05
+    figure = pictures_noise.flag_rates(table, [("seeded", 4, 1), ("tune", 10, 5)])
+    assert {"five seeds: n = 4, m = 1", "random search: n = 10, m = 5"} <= set(texts(figure))
+
+
+def test_outcomes_by_gap():
+    figure = pictures_noise.outcomes_by_gap(load_noise("models"))
+    assert {"over 10", "printed: mean of 1 run", "printed: mean of 5 runs", "100%"} <= set(texts(figure))
+    tiny = pd.DataFrame({"gap": ["0 to 1"], "m": [1], "compatible": [0.9], "depends": [0.1], "incompatible": [0.0]})
+    assert {"90%", "10%"} <= set(texts(pictures_noise.outcomes_by_gap(tiny)))
+
+
+# --- how they are drawn -----------------------------------------------------------------------------------------------
+
+
+def test_spread_moves_as_little_as_it_takes():
+    assert pictures._spread([0.1, 0.9], 0.1) == pytest.approx([0.1, 0.9])
+    assert pictures._spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    moved = pictures._spread([0.52, 0.5, 0.51, 0.9], 0.1)
+    assert moved == pytest.approx([0.61, 0.41, 0.51, 0.9])
+    assert len(pictures._spread([], 0.1)) == 0
+
+
+def test_compact_is_small_and_keeps_the_orange():
+    figure = pictures.constant_floors(shown.against_constant(PRINTED))
+    usual = io.BytesIO()
+    figure.savefig(usual, dpi=80)
+    data = pictures.compact(figure)
+    assert len(data) < 0.5 * len(usual.getvalue())
+    assert not plt.fignum_exists(figure.number)
+    image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).reshape(-1, 3).astype(int)
+    orange = np.round(255 * np.array(pictures.ORANGE))
+    assert (np.abs(image - orange).sum(axis=1) < 30).sum() > 50
+
+
+def test_colours_are_told_apart_without_red_or_green():
+    """The marks differ in lightness, so that they do in print and to the colour-blind too."""
+    grey = {name: np.dot(colour, (0.299, 0.587, 0.114)) for name, colour in
+            (("fine", pictures.BLUE), ("odd", pictures.ORANGE))}  # fmt: skip
+    assert abs(grey["fine"] - grey["odd"]) > 0.15
+    assert pictures.FINE["marker"] != pictures.ODD["marker"]
