@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import shlex
 import sys
 from dataclasses import MISSING, fields
@@ -161,6 +162,8 @@ def _run(options) -> int:
 def _tables(options) -> int:
     from msa_lib.batch import execute_pages
 
+    if options.jobs > 1:  # notebooks run side by side: one thread each
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     outcomes = execute_pages(
         options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device
     )

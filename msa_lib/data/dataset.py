@@ -99,17 +99,25 @@ class Split:
         return self._gather(index.long().to(self.device), self._widths(index.long().cpu()))
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False, bucket: int = 1
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+        bucket: int = 1,
+        by_length: bool = False,
     ) -> Iterator[Batch]:
         """One pass over the split, shuffled if a (CPU) generator is given. One host-to-device copy for the whole pass.
 
         `drop_last` leaves out a last batch of fewer than `batch_size` samples, unless it is the only one. `bucket` > 1
         sorts each stretch of that many shuffled batches by length, so that a batch holds samples of like length.
+        `by_length` goes through the samples from the shortest to the longest instead of in their order.
         """
         n = len(self)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         if bucket > 1 and generator is not None:
             order = self._bucketed(order, batch_size, bucket, generator)
+        elif by_length:
+            order = self.host_lengths.amax(1).argsort(stable=True)
         on_device = order.to(self.device)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
         for start in range(0, stop, batch_size):
