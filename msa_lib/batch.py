@@ -81,7 +81,8 @@ def execute_pages(
     collect(store).to_csv(store / "rows.csv", index=False)
     command = shlex.join(["msa", "tables", "--data", data, "--seeds", str(seeds), "--scale", scale])
     write_atomically(store / "index.html", _index(outcomes, command, store).encode())
-    print(f"Wrote {store / 'index.html'} and {store / 'rows.csv'}")
+    written = [path for name in ("report.html", "index.html", "rows.csv") if (path := store / name).exists()]
+    print("\n".join(f"Wrote {path}" for path in written))
     return outcomes
 
 
