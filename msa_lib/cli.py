@@ -178,7 +178,10 @@ def _check(options) -> int:
     from papers_check.tables import as_text
 
     seeds, scale = study.amount(options.data, options.seeds, options.scale)
-    pages = joined.pages_from(study.table_rows(options.data, seeds, scale, options.store, options.device))
+    tables = study.table_rows(options.data, seeds, scale, options.store, options.device)
+    if not any(table["data"] for table in tables):
+        raise ValueError(f"No data set of any table was found at {options.data!r}.")
+    pages = joined.pages_from(tables)
     found = joined.assemble(pages)
     print(as_text(joined.summary(found.cells)))
     asked = found.relations[found.relations["verdict"] != "not attempted"]

@@ -150,7 +150,7 @@ def factor_bars(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> F
             place = np.arange(3) + (f - 1.5) * 0.2
             axis.bar(place, means[:, :, f].mean(0), 0.2, color=colour, alpha=0.7, label=factor)
             axis.plot(place, means[:, :, f].T, "k.", ms=4)
-        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name, ylim=(0, 1.3 * means.max()))
+        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name, ylim=(0, 1.3 * np.nanmax(means)))
     axes[0, 0].legend(fontsize=8, ncols=4, loc="upper center")
     return _titled(figure, "Uncertainty and weight of the factors", synthetic)
 
@@ -170,29 +170,31 @@ def probe_grid(found: pd.DataFrame, synthetic: bool) -> Figure:
 
 def weights_under_noise(found: pd.DataFrame, synthetic: bool) -> Figure:
     """Factor weights of the modality that gets noisy: columns seed, modality, level, factor, weight."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), sharey=True)
-    for axis, modality in zip(axes, MODALITIES, strict=True):
+    present = list(found["modality"].unique())
+    figure, axes = plt.subplots(1, len(present), figsize=(4 * len(present), 3.8), sharey=True, squeeze=False)
+    for axis, modality in zip(axes[0], present, strict=True):
         sns.lineplot(found[found["modality"] == modality], x="level", y="weight", hue="factor", marker="o", ax=axis,
-                     palette=FACTOR_COLOURS, errorbar=("pi", 100), legend=modality == "vision")  # fmt: skip
+                     palette=FACTOR_COLOURS, errorbar=("pi", 100), legend=modality == present[-1])  # fmt: skip
         axis.axhline(0.25, color="0.5", ls="--", lw=1)
         axis.set(title=f"noise in {modality}", xlabel="noise / signal (deviations)")
-    axes[0].set(ylabel="factor weight of that modality", ylim=(0, 1.25 * found["weight"].max()))
-    axes[2].legend(fontsize=8, ncols=2, loc="upper center")
+    axes[0, 0].set(ylabel="factor weight of that modality", ylim=(0, 1.25 * found["weight"].max()))
+    axes[0, -1].legend(fontsize=8, ncols=2, loc="upper center")
     return _titled(figure, "Factor weights under test-time noise, band over seeds", synthetic)
 
 
 def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
     """Curves of a metric against noise and against missing rate: columns row, seed, kind, modality, level, <metric>."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 7), sharey=True)
-    names = list(found["row"].unique())
+    present, names = list(found["modality"].unique()), list(found["row"].unique())
+    figure, axes = plt.subplots(2, len(present), figsize=(4 * len(present), 7), sharey=True, squeeze=False)
     palette = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    word = {"mae": "MAE", "corr": "Corr"}[metric]
     for line, kind in zip(axes, ("noise", "missing"), strict=True):
-        for axis, modality in zip(line, MODALITIES, strict=True):
+        for axis, modality in zip(line, present, strict=True):
             part = found[(found["kind"] == kind) & (found["modality"] == modality)]
-            legend = kind == "noise" and modality == "text"
+            legend = kind == "noise" and modality == present[0]
             sns.lineplot(part, x="level", y=metric, hue="row", style="row", markers=True, dashes=False, ax=axis,
                          palette=palette, errorbar=("pi", 100), legend=legend)  # fmt: skip
             what = "noise / signal (deviations)" if kind == "noise" else "share of test samples without it"
-            axis.set(title=f"{modality}, {kind}", xlabel=what, ylabel={"mae": "MAE", "corr": "Corr"}[metric])
+            axis.set(title=f"{modality}, {kind}", xlabel=what, ylabel=word)
     axes[0, 0].get_legend().set_title("")
-    return _titled(figure, f"{ {'mae': 'MAE', 'corr': 'Corr'}[metric] } with one modality corrupted", synthetic)
+    return _titled(figure, f"{word} with one modality corrupted", synthetic)

@@ -363,7 +363,7 @@ def test_synthetic_data_are_called_so_on_every_table_with_our_numbers(joined):
 
 
 @pytest.mark.parametrize(
-    "word", set(verdicts.VERDICTS) - {verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED, verdicts.IMPOSSIBLE}
+    "word", sorted(set(verdicts.VERDICTS) - {verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED, verdicts.IMPOSSIBLE})
 )
 def test_a_page_with_an_absolute_verdict_on_synthetic_data_is_refused(word, joined):
     cells = joined.cells.copy()

@@ -327,6 +327,8 @@ def test_msa_check_writes_what_it_found(small_store, tmp_path, capsys):
     assert "not comparable: synthetic" in capsys.readouterr().out
     assert cli.main(["check", "--scale", "smoke", "--store", str(tmp_path / "empty")]) == 0
     assert "no two rows of a table have runs" in capsys.readouterr().out
+    assert cli.main(["check", "--data", str(tmp_path / "nothing.npz")]) != 0
+    assert "No data set of any table was found" in capsys.readouterr().err
 
 
 def test_impossible_cells_by_hand():
