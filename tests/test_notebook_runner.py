@@ -242,7 +242,8 @@ def test_nothing_outlives_the_caller(tmp_path: Path, number: signal.Signals):
     """Interrupted or killed outright, the caller leaves no process and nothing under a final name."""
     pids, output = tmp_path / "pids", tmp_path / "out" / "x.ipynb"
     call = (
-        "from msa_lib.notebooks import execute; from pathlib import Path; import sys; "
+        "from msa_lib.notebooks import execute; from pathlib import Path; import signal, sys; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background may have it ignored
         "execute(Path(sys.argv[1]), Path(sys.argv[2]), {'name': sys.argv[3]})"
     )
     command = [sys.executable, "-c", call, str(notebook(tmp_path, HANG)), str(output), str(pids)]
