@@ -179,8 +179,9 @@ def _check(options) -> int:
 
     seeds, scale = study.amount(options.data, options.seeds, options.scale)
     tables = study.table_rows(options.data, seeds, scale, options.store, options.device)
+    notes = sorted({reason for table in tables for reason in table["skipped"]})
     if not any(table["data"] for table in tables):
-        raise ValueError(f"No data set of any table was found at {options.data!r}.")
+        raise ValueError(f"{options.data!r} cannot stand for the data set of any printed table: {' '.join(notes)}")
     pages = joined.pages_from(tables)
     found = joined.assemble(pages)
     print(as_text(joined.summary(found.cells)))
@@ -196,7 +197,7 @@ def _check(options) -> int:
             "Scale": study.SCALES[scale].cost,
         }
         Path(options.html).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(options.html), report.whole(pages, provenance).encode())
+        write_atomically(Path(options.html), report.whole(pages, provenance, notes).encode())
         print(f"Wrote {options.html}")
     return 0
 

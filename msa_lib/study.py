@@ -62,6 +62,7 @@ SCALES: dict[str, Scale] = {
 }
 SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
 BATCH_SIZES = {"mosi": 32, "sims": 32}  # at full scale; 64 otherwise
+TEST_SIZES = {"mosi": 686, "mosei": 4659, "sims": 457, "simsv2": 1034}  # of the real sets on their standard split
 SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
 PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
     "dsrf": {
@@ -254,17 +255,22 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
 
     One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
-    rows, perhaps none), ours (the labels that rows can have), readings.
+    rows, perhaps none), ours (the labels that rows can have), readings, skipped (why a data set cannot stand for the
+    printed one, a sentence each: see `_stands_for`).
     """
     tables = []
     for name, page in PAGES.items():
         if page.table is None or not page.rows:
             continue
-        used, parts = {}, []
+        used, parts, skipped = {}, [], []
         for printed, (half, root) in _halves(name, data, scale).items():
             try:
                 dataset = load_dataset(half, root)
-            except FileNotFoundError:
+            except FileNotFoundError as missing:
+                skipped.append(str(missing))
+                continue
+            if reason := _stands_for(printed, dataset, scale):
+                skipped.append(reason)
                 continue
             used[printed] = (Path(half).name, dataset.synthetic, len(dataset.test))
             parts.append(finished(runs_of(name, half, root, dataset, seeds, scale, device), store))
@@ -275,8 +281,25 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
             for row, options in page.readings.items()
         }
         table = {"paper": page.paper, "table": page.table, "data": used, "rows": rows}
-        tables.append(table | {"ours": list(page.rows), "readings": readings})
+        tables.append(table | {"ours": list(page.rows), "readings": readings, "skipped": skipped})
     return tables
+
+
+def _stands_for(printed: str, dataset: Dataset, scale: str) -> str:
+    """Why runs on `dataset` at `scale` say nothing about numbers printed for a data set; empty if they do.
+
+    Planted data stand in for any (only relations are read off them). Real data must be that set, whole, at full scale.
+    """
+    if dataset.synthetic:
+        return ""
+    name, n = Path(dataset.name).name, TEST_SIZES[printed]
+    if len(dataset.test) != n:
+        return f"{name} has {len(dataset.test)} test samples; {printed}, for which numbers are printed, has {n}."
+    if not all(dataset.available):
+        return f"{name} lacks a modality that the numbers printed for {printed} rest on."
+    if scale != "full":
+        return f"Printed numbers for {printed} are judged at full scale only, not at {scale}."
+    return ""
 
 
 def _halves(page: str, data: str, scale: str) -> dict[str, tuple[str, str | None]]:

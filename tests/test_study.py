@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from msa_lib import batch, cli, runs, study
 from msa_lib.data import load_dataset
@@ -63,8 +64,6 @@ def test_conda_environment_uses_the_same_pins_and_project():
 
 
 def test_tests_run_on_the_pinned_versions():
-    import torch
-
     assert torch.__version__.split("+")[0] == "2.13.0"
 
 
@@ -328,7 +327,21 @@ def test_msa_check_writes_what_it_found(small_store, tmp_path, capsys):
     assert cli.main(["check", "--scale", "smoke", "--store", str(tmp_path / "empty")]) == 0
     assert "no two rows of a table have runs" in capsys.readouterr().out
     assert cli.main(["check", "--data", str(tmp_path / "nothing.npz")]) != 0
-    assert "No data set of any table was found" in capsys.readouterr().err
+    assert "cannot stand for the data set of any printed table" in capsys.readouterr().err
+
+
+def test_real_data_are_judged_only_as_what_they_are(monkeypatch):
+    from dataclasses import replace
+
+    planted = load_dataset("planted?train=8&valid=4&test=686")
+    real, few = replace(planted, synthetic=False, name="/some/where/mosi.npz"), study.first_samples(planted, 8)
+    text = replace(real.train, lengths=real.train.lengths * torch.tensor([1, 0, 0]), host_lengths=None)
+    assert study._stands_for("mosi", planted, "smoke") == ""
+    assert study._stands_for("mosi", real, "full") == ""
+    assert "full scale only" in study._stands_for("mosi", real, "quick")
+    assert "mosi.npz has 686 test samples" in study._stands_for("mosei", real, "full")
+    assert "lacks a modality" in study._stands_for("mosi", replace(real, train=text), "full")
+    assert "has 8 test samples" in study._stands_for("mosi", replace(few, synthetic=False), "full")
 
 
 def test_impossible_cells_by_hand():
