@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, split_options
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, split_options
 from msa_lib.models import MODELS
 from msa_lib.models.dsrf import READINGS
 from msa_lib.runs import Run, finished
@@ -203,7 +203,7 @@ def second_of(page: str, data: str, scale: str) -> str:
     second, _ = _data_for(PAGES[page].second, data, scale) if PAGES[page].second else ("", None)
     if root:
         try:
-            load_dataset(second, root)
+            locate(second, root, {})  # loaded where it is used
         except FileNotFoundError:
             return ""
     return "" if second == first else second

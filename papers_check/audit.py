@@ -7,11 +7,12 @@ from importlib import import_module
 from pathlib import Path
 
 from papers_check.finding import KINDS, PAPERS, SEVERITIES, Finding, by_severity
+from papers_check.rows import TITLES as PAPER_TITLES
 
 FINDINGS = Path(__file__).parent / "findings"
 # Each module has `findings()` and `checked()`.
 MODULES = ("claims", "gaps", "checklist", "external", "within", "possible", "between", "equations")
-TITLES = {"amsgfn": "AMSGFN", "dsrf": "DSRF", "both": "both papers"}
+TITLES = PAPER_TITLES | {"both": "both papers"}
 
 # Gaps whose effect an equation finding shows by computation: one finding says both.
 SHOWN_BY = {

@@ -8,11 +8,10 @@ from itertools import product
 
 from papers_check import PAPERS, arithmetic
 from papers_check.finding import Finding
-from papers_check.rows import NAMES, Row, column, rows, slug
+from papers_check.rows import NAMES, TITLES, Row, column, rows, slug
 
 ABLATIONS = {("amsgfn", "5"), ("amsgfn", "6"), ("dsrf", "3")}
 SAME = {"mut": "mult"}  # DSRF prints MulT as MuT
-TITLES = {"amsgfn": "AMSGFN", "dsrf": "DSRF"}
 
 
 def findings() -> list[Finding]:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from papers_check.rows import NAMES, column
-from papers_check.shown import BASELINES, STATES, TITLES
+from papers_check.rows import NAMES, TITLES, column
+from papers_check.shown import BASELINES, STATES
 
 BLUE, ORANGE, PURPLE, SKY = (sns.color_palette("colorblind")[k] for k in (0, 1, 4, 9))
 INK, GREY = "0.15", "0.55"

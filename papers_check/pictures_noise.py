@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from papers_check.intervals import ALPHA
 from papers_check.pictures import BLUE, GREY, INK, ORANGE, PURPLE, SKY, SMALL, _titled
-from papers_check.rows import METRICS, NAMES, column
-from papers_check.shown import EFFECTS, TITLES, points
+from papers_check.rows import METRICS, NAMES, TITLES, column
+from papers_check.shown import EFFECTS, points
 
 PAPER_MARKS = {"amsgfn": dict(marker="v", color=ORANGE), "dsrf": dict(marker="D", color=PURPLE)}
 

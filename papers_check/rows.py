@@ -9,6 +9,7 @@ from papers_check import load_reported
 from papers_check.arithmetic import decimals_of
 
 OWN = ("Our", "DSRF (Ours)", "DSRF (Full)")  # the papers' own model; the third repeats the second
+TITLES = {"amsgfn": "AMSGFN", "dsrf": "DSRF"}
 NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}
 METRICS = {"mae": "MAE", "corr": "Corr", "acc2": "Acc-2", "acc3": "Acc-3", "acc5": "Acc-5", "acc7": "Acc-7", "f1": "F1"}
 SIDES = {"has0": " (left)", "non0": " (right)", "": ""}  # of the slash

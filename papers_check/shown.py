@@ -30,7 +30,6 @@ from papers_check.tables import is_percent
 from papers_check.verdicts import LOWER_IS_BETTER
 
 ABLATIONS = {("amsgfn", "5"), ("amsgfn", "6"), ("dsrf", "3")}
-TITLES = {"amsgfn": "AMSGFN", "dsrf": "DSRF"}
 STATES = ("excluded", "only if runs were rounded first", "possible")
 BASELINES = ("in its own table", "in either paper", "in either paper or published")
 

@@ -19,10 +19,10 @@ import pandas as pd
 
 from papers_check import intervals
 from papers_check.intervals import ALPHA
+from papers_check.rows import OWN as STUDIED
 from papers_check.tables import ROW_COLUMNS, column_decimals, is_percent, our_metric
 
 LOWER_IS_BETTER = ("mae",)
-STUDIED = ("Our", "DSRF (Ours)", "DSRF (Full)")  # how the two papers print their own row
 FLOOR = 5  # seeds
 MOST_BEST_OF = 10  # beyond that, best of M explains anything
 ORACLE = "test_oracle"  # the selection rule that only measures what choosing on the test set is worth

@@ -15,7 +15,7 @@ from PIL import Image
 from papers_check import audit, calibration, checklist, external, pictures, pictures_noise, possible, shown
 from papers_check import label_counts as labels
 from papers_check.finding import Finding
-from papers_check.rows import Row, rows
+from papers_check.rows import TITLES, Row, rows
 from papers_check.seed_noise import claimed_gains, load_noise
 
 PRINTED = rows()
@@ -125,7 +125,7 @@ def test_f1_pairs_and_the_line():
     assert (above == pairs["impossible"]).all()
     figure = pictures.f1_bound(pairs, shown.f1_limit)
     odd = pairs[pairs["impossible"]]
-    names = {f"{shown.TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()}
+    names = {f"{TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()}
     assert names <= set(texts(figure))
     assert sum(len(marks(axis, "^")) for axis in figure.axes) == len(odd)
     assert sum(len(marks(axis, "o")) for axis in figure.axes) == len(pairs[pairs["acc"] >= 70]) - len(odd)

@@ -304,6 +304,16 @@ def test_parameter_groups(planted):
     assert sum(len(g["params"]) for g in groups) == len(list(network.parameters()))
 
 
+def test_biases_of_a_bank_do_not_decay(planted):
+    """DSRF keeps the biases of its three modalities as one matrix: still biases."""
+    network = build_model("dsrf", planted, **SMALL)
+    decay = {id(p): g["weight_decay"] for g in train._groups(network, TrainConfig()) for p in g["params"]}
+    banks = [p for name, p in network.named_parameters() if ".bias." in name]
+    assert {p.ndim for p in banks} == {2}
+    assert all(decay[id(p)] == 0 for p in banks)
+    assert decay[id(network.factors.noise.weight[0])] > 0
+
+
 @pytest.mark.parametrize("clip", [0.0, 0.125])
 def test_the_gradient_is_clipped_as_a_whole(planted, clip):
     network, part, optimiser, shuffle = step_parts(planted)

@@ -47,7 +47,7 @@ def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Datase
     if base in PLANTED:
         return planted.load(base, options)
     if base in REAL:
-        return readers.read(_locate(base, root, options), options, name=base)
+        return readers.read(locate(base, root, options), options, name=base)
     path = Path(base) if root is None else Path(root) / base
     if not path.exists():
         known = ", ".join((*PLANTED, *REAL))
@@ -55,7 +55,8 @@ def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Datase
     return readers.read(path, options)
 
 
-def _locate(name: str, root: str | Path | None, options: dict[str, str]) -> Path:
+def locate(name: str, root: str | Path | None, options: dict[str, str]) -> Path:
+    """The file or packed folder of a real set under `root`; takes its own option, `aligned`, out of `options`."""
     if root is None:
         raise FileNotFoundError(f"{name} needs root=, the folder that holds {REAL[name][0]}.")
     choices = [f"{name}.packed", *REAL[name]]

@@ -40,12 +40,12 @@ def describe(path: str | Path, root: str | Path | None = None) -> dict[str, Any]
     `path` is what `load_dataset` takes: a file, a packed folder, or a name. A file that cannot be read is a report
     with that problem; FileNotFoundError is raised when there is none.
     """
-    from msa_lib.data import REAL, _locate, load_dataset, split_options
+    from msa_lib.data import REAL, load_dataset, locate, split_options
 
     base, options = split_options(str(path))
     place = None
     if base in REAL:
-        place = _locate(base, root, options)
+        place = locate(base, root, options)
     elif (Path(base) if root is None else Path(root) / base).exists():
         place = Path(base) if root is None else Path(root) / base
     report: dict[str, Any] = {"path": str(path), "kind": "planted", "notes": [], "splits": {}, "problems": []}
