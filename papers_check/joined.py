@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from papers_check import intervals, load_reported, relations, verdicts
-from papers_check.possible import impossible_cells
 from papers_check.tables import ours_text, side_by_side
 
 PART = ("paper", "table", "dataset")
@@ -37,7 +36,6 @@ class TablePage:
     labels         printed row -> our `label` where the two differ, or, for a row that can be read in several ways,
                    {reading: label}
     not_attempted  printed row -> why there are no runs of it
-    impossible     (dataset, row, metric, side) of a cell -> why it is arithmetically impossible as described
     """
 
     paper: str
@@ -46,7 +44,6 @@ class TablePage:
     rows: pd.DataFrame
     labels: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     not_attempted: Mapping[str, str] = field(default_factory=dict)
-    impossible: Mapping[tuple[str, str, str, str], str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -83,8 +80,7 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
         absent = printed - set(labels) - set(table["ours"])
         data = {dataset: Data(*known) for dataset, known in table["data"].items()}
         excuses = dict.fromkeys(absent, "this study has not built this baseline")
-        impossible = {cell: why for cell, why in impossible_cells(*where).items() if cell[0] in data}
-        pages.append(TablePage(*where, data, table["rows"], labels, excuses, impossible))
+        pages.append(TablePage(*where, data, table["rows"], labels, excuses))
     return pages
 
 
@@ -126,17 +122,11 @@ def _join(page: TablePage, printed: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
     lines, labels = _readings(printed, page.labels)
     excuse = NO_RUNS if rows.empty else None
     excuses = {row: page.not_attempted.get(plain, excuse) for row, plain in lines[["row", "printed_row"]].to_numpy()}
-    of_cell = lines[["dataset", "printed_row", "metric", "side"]].itertuples(index=False, name=None)
-    keys = lines[list(verdicts.KEY)].itertuples(index=False, name=None)
-    impossible = {
-        key: page.impossible[cell] for key, cell in zip(keys, of_cell, strict=True) if cell in page.impossible
-    }
     cells = verdicts.judge(
         lines,
         rows,
         labels,
         here,
-        impossible=impossible,
         not_attempted={row: reason for row, reason in excuses.items() if reason},
     )
     cells = cells.assign(**{name: lines[name].to_numpy() for name in ("printed_row", "reading", "marker")})

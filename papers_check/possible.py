@@ -183,20 +183,6 @@ def _f1_pairs(row: Row) -> Iterator[tuple[tuple[str, str, str, int, int], bool]]
         yield (side, acc, f1, p, q), arithmetic.f1_possible(acc, f1, p, q, run_decimals=2)
 
 
-def impossible_cells(paper: str, table: str | int) -> dict[tuple[str, str, str, str], str]:
-    """(dataset, row, metric, side) of every cell of a table that cannot be as described -> why."""
-    found = {}
-    for row in rows():
-        if (row.paper, row.table) == (paper, str(table)):
-            for (side, acc, _, p, q), possible in _f1_pairs(row):
-                if not possible:
-                    most = arithmetic.f1_limits(acc, p, q, slack=0.005)[1]
-                    found[row.dataset, row.name, "f1", side] = (
-                        f"beside Acc-2 {acc} F1, if weighted as in the field's code, is at most {most:.2f}"
-                    )
-    return found
-
-
 def _f1_finding(row: Row, broken: list[tuple[str, str, str, int, int]]) -> Finding:
     parts = []
     for side, acc, f1, p, q in broken:

@@ -447,17 +447,6 @@ def test_several_cells_are_allowed_for_over_the_whole_table():
     assert smallest["p_1_holm"] == pytest.approx(smallest["p_1"] * len(table))  # of both data sets
 
 
-def test_a_cell_that_cannot_be_is_impossible_on_any_data():
-    page = planted()
-    odd = TablePage(
-        page.paper, 3, page.data, page.rows, page.labels, {}, {("mosi", "w/o SFR", "mae", ""): "no runs print this"}
-    )
-    cells = assemble([odd]).cells
-    found = cells[cells["verdict"] == verdicts.IMPOSSIBLE]
-    assert found["printed_row"].tolist() == ["w/o SFR"] * 2
-    assert set(found["reason"]) == {"no runs print this"}
-
-
 ROWS = rows_like("dsrf", 3, "mosi", "planted-mosi", LABELS)
 PLANTED = {"mosi": Data("planted-mosi", True, 400)}
 

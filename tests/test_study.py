@@ -16,7 +16,6 @@ from msa_lib.data import load_dataset
 from msa_lib.models.dsrf import READINGS
 from papers_check import load_reported
 from papers_check.joined import assemble, pages_from
-from papers_check.possible import impossible_cells
 
 try:
     import tomllib
@@ -308,8 +307,6 @@ def test_printed_cells_are_joined_to_the_rows(small_store):
     assert own["verdict"].item() == "not comparable: synthetic"
     readings = joined.cells.query("paper == 'dsrf' and printed_row == 'w/o SFR' and metric == 'mae'")
     assert readings["n"].tolist() == [0, 5, 0]  # reading B is no_usf
-    f1 = joined.cells.query("paper == 'dsrf' and row == 'DSRF (Ours)' and dataset == 'mosi' and metric == 'f1'")
-    assert (f1["verdict"] == "impossible as described").all()
     baseline = joined.cells.query("paper == 'dsrf' and table == '1' and row == 'TFN' and metric == 'mae'")
     assert baseline["reason"].str.contains("not built").all()
     relation = joined.relations.query("paper == 'amsgfn' and table == '5' and worse == 'T' and metric == 'mae'")
@@ -342,19 +339,6 @@ def test_real_data_are_judged_only_as_what_they_are(monkeypatch):
     assert "mosi.npz has 686 test samples" in study._stands_for("mosei", real, "full")
     assert "lacks a modality" in study._stands_for("mosi", replace(real, train=text), "full")
     assert "has 8 test samples" in study._stands_for("mosi", replace(few, synthetic=False), "full")
-
-
-def test_impossible_cells_by_hand():
-    """Of CMU-MOSI's test labels 379 are negative, 307 not: the most F1 that 576 right answers give is 84.01 %."""
-    p, q, right = 307, 379, 576
-    most = 0.0
-    for tp in range(right - q, p + 1):
-        tn = right - tp
-        f1 = [2 * tp / (2 * tp + (p - tp) + (q - tn)), 2 * tn / (2 * tn + (p - tp) + (q - tn))]
-        most = max(most, 100 * (p * f1[0] + q * f1[1]) / (p + q))
-    assert most == pytest.approx(84.009, abs=1e-3)
-    assert ("mosi", "DSRF (Ours)", "f1", "has0") in impossible_cells("dsrf", 1)  # printed: 84.25 beside 84.02
-    assert impossible_cells("amsgfn", 4) == {}
 
 
 def test_amounts():
