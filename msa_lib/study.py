@@ -17,7 +17,6 @@ import pandas as pd
 
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, split_options
 from msa_lib.models import MODELS
-from msa_lib.models.dsrf import READINGS
 from msa_lib.runs import Run, finished
 from msa_lib.train import TrainConfig
 
@@ -79,7 +78,8 @@ class Page:
     """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
 
     Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
-    the table's right half; `readings` say which of our labels a printed row can mean, where that is not clear.
+    the table's right half; `readings` say which of our labels a printed row can mean, beside those that are
+    data of `papers_check`.
     `whole`: shows the whole study and is given its data argument as it is.
     """
 
@@ -164,7 +164,6 @@ PAGES: dict[str, Page] = {
         "dsrf",
         3,
         detail=_variants("dsrf", *ABLATION_DETAIL),
-        readings=READINGS,
     ),
     "figure_routing": Page(
         "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")

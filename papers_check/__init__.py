@@ -1,4 +1,4 @@
-"""The two papers as data, and everything that judges numbers against them.
+"""The papers as data, and everything that judges numbers against them.
 
 `reported/` holds every cell the papers print in a table, one CSV row per number, kept as the printed string. This
 package imports neither torch nor msa_lib: what joins it to our runs is a table of result rows.
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from papers_check.papers import METHODS, PAPERS, TABLES
+
 REPORTED = Path(__file__).parent / "reported"
-PAPERS = ("amsgfn", "dsrf")
 COLUMNS = ("paper", "table", "dataset", "row", "metric", "side", "value", "decimals", "marker")
 
 
@@ -18,14 +19,15 @@ def load_reported(paper: str | None = None, table: str | int | None = None) -> p
 
     Columns, `COLUMNS`: `value` is the printed string, with sides `has0` and `non0` (left and right of a slash) as two
     rows; `decimals` counts the decimals of that cell; accuracies and F1 are in percent, as printed; `marker` is the
-    dagger or star on the row's name. Source: the result tables of the papers, AMSGFN 1 to 6 and DSRF 1 to 3.
-    Raises ValueError for an unknown paper or a table the chosen papers do not have.
+    dagger or star on the row's name. Source: the numbered tables of the papers (`papers.toml`).
+    Raises ValueError for an unknown paper or a table the chosen papers do not have, and where a table is not in
+    papers.toml or a row not in methods.csv.
     """
     if paper is not None and paper not in PAPERS:
         raise ValueError(f"unknown paper {paper!r}: expected one of {', '.join(PAPERS)}")
     names = PAPERS if paper is None else (paper,)
     # Plain strings, so that "52.30" keeps its zero and a dash never turns into a number.
-    parts = [pd.read_csv(REPORTED / f"{name}.csv", dtype=str, keep_default_na=False) for name in names]
+    parts = [_read(name) for name in names]
     cells = pd.concat(parts, ignore_index=True)
     if table is None:
         return cells
@@ -34,3 +36,14 @@ def load_reported(paper: str | None = None, table: str | int | None = None) -> p
         known = ", ".join(sorted(cells["table"].unique()))
         raise ValueError(f"unknown table {str(table)!r} of {' and '.join(names)}: expected one of {known}")
     return chosen
+
+
+def _read(paper: str) -> pd.DataFrame:
+    """The cells of one paper, each of a known table and row."""
+    cells = pd.read_csv(REPORTED / f"{paper}.csv", dtype=str, keep_default_na=False)
+    for table, row in cells[["table", "row"]].drop_duplicates().itertuples(index=False, name=None):
+        if (paper, table) not in TABLES:
+            raise ValueError(f"reported/{paper}.csv has table {table!r}: expected a table of that paper in papers.toml")
+        if TABLES[paper, table] != "sizes" and (paper, row) not in METHODS:
+            raise ValueError(f"reported/{paper}.csv has row {row!r}: expected a line for it in methods.csv")
+    return cells

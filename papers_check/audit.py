@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from papers_check.finding import KINDS, PAPERS, SEVERITIES, Finding, by_severity
-from papers_check.rows import TITLES as PAPER_TITLES
+from papers_check.papers import TITLES as PAPER_TITLES
 
 FINDINGS = Path(__file__).parent / "findings"
 # Each module has `findings()` and `checked()`.

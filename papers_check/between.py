@@ -4,14 +4,12 @@ Each check yields one item per thing examined: a finding, or None where nothing 
 """
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import combinations, product
 
 from papers_check import PAPERS, arithmetic
 from papers_check.finding import Finding
-from papers_check.rows import NAMES, TITLES, Row, column, rows, slug
-
-ABLATIONS = {("amsgfn", "5"), ("amsgfn", "6"), ("dsrf", "3")}
-SAME = {"mut": "mult"}  # DSRF prints MulT as MuT
+from papers_check.papers import COMPARISONS, METHODS, NAMES, TITLES
+from papers_check.rows import Row, column, rows, slug
 
 
 def findings() -> list[Finding]:
@@ -25,27 +23,32 @@ def checked() -> int:
 
 
 def examine(found: list[Row]) -> Iterator[Finding | None]:
-    """All checks of this module over the comparison tables of both papers."""
-    found = [row for row in found if (row.paper, row.table) not in ABLATIONS]
+    """All checks of this module over the comparison tables, every two papers side by side."""
+    found = [row for row in found if (row.paper, row.table) in COMPARISONS]
     for dataset in NAMES:
-        pair = [[row for row in found if row.paper == paper and row.dataset == dataset] for paper in PAPERS]
-        if not all(pair):
-            continue
-        for first, second in product(*pair):
-            if method(first) == method(second) and not first.own:
-                yield two_values(first, second)
-            elif not first.own and not second.own:
-                yield one_row_two_methods(first, second)
-        yield stronger_baselines(pair[0], pair[1])
-        yield stronger_baselines(pair[1], pair[0])
-        yield two_best(pair[0], pair[1])
+        papers = [[row for row in found if row.paper == paper and row.dataset == dataset] for paper in PAPERS]
+        for pair in combinations(filter(None, papers), 2):
+            for first, second in product(*pair):
+                if method(first) == method(second) and not first.own:
+                    yield two_values(first, second)
+                elif not first.own and not second.own:
+                    yield one_row_two_methods(first, second)
+            yield two_best(*pair)
+        for ours in filter(None, papers):
+            if theirs := [row for row in found if row.dataset == dataset and row.paper != ours[0].paper]:
+                yield stronger_baselines(ours, theirs)
     yield mixed_sources(found)
+
+
+def _pair(first: Row, second: Row) -> str:
+    """The two papers at the end of an id, where they are not the first two."""
+    return "" if (first.paper, second.paper) == PAPERS[:2] else f"-{first.paper}-{second.paper}"
 
 
 def method(row: Row) -> str:
     """A method's name without spelling: "MuT" and "Mult" are one."""
-    name = slug(row.name)
-    return SAME.get(name, name)
+    known = METHODS.get((row.paper, row.name))
+    return known.method if known else slug(row.name)
 
 
 def agree(a: str, b: str) -> bool:
@@ -71,7 +74,8 @@ def two_values(first: Row, second: Row) -> Finding | None:
         a, b = differ
         if agree(first.cells[a], second.cells[b]) and agree(first.cells[b], second.cells[a]):
             return Finding(
-                id=f"both-swap-{first.dataset}-{slug(first.name)}-{slug(column(*a))}-{slug(column(*b))}",
+                id="-".join(("both-swap", first.dataset, *map(slug, (first.name, column(*a), column(*b)))))
+                + _pair(first, second),
                 kind="swap",
                 paper="both",
                 where=where,
@@ -87,7 +91,7 @@ def two_values(first: Row, second: Row) -> Finding | None:
     last_digit = max(scaled) < 0.15
     worst = differ[scaled.index(max(scaled))]
     return Finding(
-        id=f"both-conflict-{first.dataset}-{slug(first.name)}",
+        id=f"both-conflict-{first.dataset}-{slug(first.name)}{_pair(first, second)}",
         kind="conflict",
         paper="both",
         where=where,
@@ -114,7 +118,7 @@ def one_row_two_methods(first: Row, second: Row) -> Finding | None:
         if len(shared) < 4 or len(off) > 1 or abs(float(first.cells[off[0]]) - float(second.cells[off[0]])) >= 0.1:
             return None
     return Finding(
-        id=f"both-duplicate-{first.dataset}-{slug(first.name)}-{slug(second.name)}",
+        id=f"both-duplicate-{first.dataset}-{slug(first.name)}-{slug(second.name)}{_pair(first, second)}",
         kind="duplicate",
         paper="both",
         where=f"{TITLES[first.paper]} {first.where}; {TITLES[second.paper]} {second.where}",
@@ -127,7 +131,7 @@ def one_row_two_methods(first: Row, second: Row) -> Finding | None:
 
 
 def stronger_baselines(ours: list[Row], theirs: list[Row]) -> Finding | None:
-    """Baselines in the other paper's table that beat this paper's best baseline, or its own model."""
+    """Baselines in other papers' tables that beat this paper's best baseline, or its own model."""
     own = next(row for row in ours if row.own)
     lines, overtaken, halved = [], False, False
     for key, value in own.cells.items():
@@ -149,13 +153,14 @@ def stronger_baselines(ours: list[Row], theirs: list[Row]) -> Finding | None:
         lines.append(f"{column(*key)} {rival} ({name}) against {best} here and {value} own: {left}")
     if not lines:
         return None
+    sources = dict.fromkeys(f"{TITLES[row.paper]} Table {row.table}" for row in theirs)
     return Finding(
         id=f"{own.paper}-conflict-stronger-baselines-table{own.table}-{own.dataset}",
         kind="conflict",
         paper=own.paper,
         where=f"Table {own.table}, {NAMES[own.dataset]}",
         quote=f"own row: {own.quote()}",
-        computed=f"baselines printed in {TITLES[theirs[0].paper]} Table {theirs[0].table}: {'; '.join(lines)}",
+        computed=f"baselines printed in {', '.join(sources)}: {'; '.join(lines)}",
         verdict="not the best baseline",
         severity="high" if overtaken else "medium" if halved else "low",
         explanation="The other paper prints stronger baselines for the same test set, some for methods this table also "
@@ -178,11 +183,11 @@ def two_best(first: list[Row], second: list[Row]) -> Finding | None:
             wins[winner.paper].append(column(*key))
     shared = [key for key in a.cells if key in b.cells]
     return Finding(
-        id=f"both-reference-two-best-{a.dataset}",
+        id=f"both-reference-two-best-{a.dataset}{_pair(a, b)}",
         kind="reference",
         paper="both",
-        where=f"AMSGFN {a.where}; DSRF {b.where}",
-        quote=f"AMSGFN: {a.quote(*shared)}; DSRF: {b.quote(*shared)}",
+        where="; ".join(f"{TITLES[row.paper]} {row.where}" for row in (a, b)),
+        quote="; ".join(f"{TITLES[row.paper]}: {row.quote(*shared)}" for row in (a, b)),
         computed="; ".join(f"{TITLES[paper]} better in {', '.join(names) or 'none'}" for paper, names in wins.items()),
         verdict="cannot both be the best",
         severity="note",
@@ -191,10 +196,15 @@ def two_best(first: list[Row], second: list[Row]) -> Finding | None:
 
 
 def mixed_sources(found: list[Row]) -> Finding | None:
-    """Methods whose row is that of the other paper on one data set and another one on the next."""
+    """Methods whose row is that of the other paper on one data set and another one on the next.
+
+    Of the first two papers, whose captions were read for the explanation.
+    """
     verdicts: dict[str, dict[str, bool | None]] = {}
     names = {}
-    for first, second in product(*([row for row in found if row.paper == paper and not row.own] for paper in PAPERS)):
+    for first, second in product(
+        *([row for row in found if row.paper == paper and not row.own] for paper in PAPERS[:2])
+    ):
         if first.dataset == second.dataset and method(first) == method(second):
             shared = [key for key in first.cells if key in second.cells]
             equal = sum(agree(first.cells[key], second.cells[key]) for key in shared)

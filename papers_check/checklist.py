@@ -83,6 +83,8 @@ def _overview(paper: str) -> Finding | None:
 
 
 def _read(paper: str) -> pd.DataFrame:
+    if not (FOLDER / f"{paper}.csv").exists():
+        return pd.DataFrame(columns=COLUMNS)  # none collected
     items = pd.read_csv(FOLDER / f"{paper}.csv", dtype=str, keep_default_na=False)
     if list(items.columns) != COLUMNS:
         raise ValueError(f"checklist/{paper}.csv has columns {', '.join(items)}: expected {', '.join(COLUMNS)}")

@@ -36,6 +36,8 @@ class Checked:
 
 def load_claims(paper: str) -> pd.DataFrame:
     """The rows of `claims/<paper>.csv` as strings, columns `COLUMNS`; ValueError names the first row out of shape."""
+    if not (FOLDER / f"{paper}.csv").exists():
+        return pd.DataFrame(columns=COLUMNS)  # none collected
     claims = pd.read_csv(FOLDER / f"{paper}.csv", dtype=str, keep_default_na=False)
     if list(claims.columns) != COLUMNS:
         raise ValueError(f"claims/{paper}.csv has columns {', '.join(claims)}: expected {', '.join(COLUMNS)}")

@@ -11,23 +11,18 @@ from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from papers_check import PAPERS, load_reported
 from papers_check.expressions import is_better
 from papers_check.finding import Finding
+from papers_check.papers import BEST, COMPARISONS, is_own, method_of
 
 FOLDER = Path(__file__).parent / "external"
 COLUMNS = ("method", "dataset", "metric", "side", "value", "source", "grade", "caveat")
 GRADES = ("C", "P", "I", "A", "S")
 SOURCES = {"mmsa": "MMSA's result table", "mods": "MODS", "published": "the method's own or a copied row"}
-OURS = {"amsgfn": "Our", "dsrf": "DSRF (Ours)"}
-QUOTES = {
-    "amsgfn": "achieves overall state-of-the-art performance on the CMU-MOSI, CMU-MOSEI, and CH-SIMS datasets",
-    "dsrf": "Extensive experiments on four benchmark datasets demonstrate that our framework achieves state-of-the-art",
-}
-SPELLINGS = {"MuT": "MulT", "Mult": "MulT", "PriSa": "PriSA"}  # as printed -> as the method is called
-RESULT_TABLES = {"amsgfn": ("2", "3", "4"), "dsrf": ("1", "2")}
 
 
 def load_external() -> pd.DataFrame:
@@ -59,7 +54,8 @@ def compare(paper: str) -> pd.DataFrame:
     Columns: table, dataset, row, marker, metric, side, printed, published, file, source, grade, caveat, agreement.
     """
     cells = baseline_cells(paper)
-    cells = cells.assign(method=cells["row"].replace(SPELLINGS)).rename(columns={"value": "printed"})
+    names = [method_of(paper, row).name for row in cells["row"]]
+    cells = cells.assign(method=names).rename(columns={"value": "printed"})
     external = load_external().rename(columns={"value": "published"})
     joined = cells.merge(external, on=["method", "dataset", "metric", "side"])
     pairs = zip(joined["printed"], joined["published"], strict=True)
@@ -70,9 +66,14 @@ def compare(paper: str) -> pd.DataFrame:
 
 def baseline_cells(paper: str) -> pd.DataFrame:
     """The printed cells of the paper's result tables without its own row and without dashes."""
+    return _result_cells(paper, own=False)
+
+
+def _result_cells(paper: str, own: bool) -> pd.DataFrame:
     cells = load_reported(paper)
-    wanted = cells["table"].isin(RESULT_TABLES[paper]) & (cells["row"] != OURS[paper]) & (cells["value"] != "")
-    return cells[wanted]
+    compared = [(paper, table) in COMPARISONS for table in cells["table"]]
+    chosen = [is_own(paper, row) == own for row in cells["row"]]
+    return cells[np.array(compared) & np.array(chosen) & (cells["value"] != "")]
 
 
 def left_out(paper: str) -> pd.DataFrame:
@@ -81,8 +82,7 @@ def left_out(paper: str) -> pd.DataFrame:
     Columns: table, dataset, metric, side, ours, plus method, value, source, grade, caveat of the published number.
     The best value of each method and column is kept, one without a caveat before one with.
     """
-    cells = load_reported(paper)
-    own = cells[cells["table"].isin(RESULT_TABLES[paper]) & (cells["row"] == OURS[paper]) & (cells["value"] != "")]
+    own = _result_cells(paper, own=True)
     own = own[["table", "dataset", "metric", "side", "value"]].rename(columns={"value": "ours"})
     both = own.merge(load_external(), on=["dataset", "metric", "side"])
     triples = both[["metric", "value", "ours"]].to_numpy()
@@ -97,8 +97,7 @@ def left_out(paper: str) -> pd.DataFrame:
 
 def checked() -> int:
     """How many comparisons of a printed with a published number were made, the paper's own rows included."""
-    own = [load_reported(paper).query("row == @OURS[@paper]") for paper in PAPERS]
-    return sum(len(compare(paper)) for paper in PAPERS) + sum(len(rows) for rows in own)
+    return sum(len(compare(paper)) + len(_result_cells(paper, own=True)) for paper in PAPERS)
 
 
 def findings() -> list[Finding]:
@@ -150,7 +149,7 @@ def _row_finding(paper, number, dataset, row, off: pd.DataFrame, n: int, named_s
             " data set (external/*.csv, not a full survey), beyond rounding; where the row comes from is not stated."
         )
     above = off.merge(left_out(paper), on=["table", "dataset", "metric", "side"], suffixes=("", "_best"))
-    above = above[(above["method"] == SPELLINGS.get(row, row)) & (above["caveat_best"] == "")]
+    above = above[(above["method"] == method_of(paper, row).name) & (above["caveat_best"] == "")]
     if len(above):
         columns = ", ".join(dict.fromkeys(_column(m, side) for m, side in above[["metric", "side"]].to_numpy()))
         why += f" In {columns} the published value is also better than the paper's own row."
@@ -190,7 +189,7 @@ def _left_out(paper: str) -> list[Finding]:
                 kind="literature",
                 paper=paper,
                 where=f"Table {number}, {dataset.upper()}",
-                quote=QUOTES[paper],
+                quote=BEST[paper],
                 computed="; ".join(shown) + (". * " + "; ".join(f"{m}: {c}" for m, c in doubts) if len(doubts) else ""),
                 verdict="better published results are not in the table",
                 severity=severity,

@@ -3,8 +3,10 @@
 import re
 from dataclasses import asdict, dataclass
 
+from papers_check.papers import PAPERS as ALL_PAPERS
+
 KINDS = ("claim", "arithmetic", "duplicate", "swap", "missing", "conflict", "literature", "gap", "reference")
-PAPERS = ("amsgfn", "dsrf", "both")
+PAPERS = (*ALL_PAPERS, "both")
 SEVERITIES = ("high", "medium", "low", "note")  # worst first
 
 

@@ -41,6 +41,8 @@ def findings() -> list[Finding]:
 
 
 def _read(paper: str) -> pd.DataFrame:
+    if not (FOLDER / f"{paper}.csv").exists():
+        return pd.DataFrame(columns=COLUMNS)  # none collected
     gaps = pd.read_csv(FOLDER / f"{paper}.csv", dtype=str, keep_default_na=False)
     if list(gaps.columns) != COLUMNS:
         raise ValueError(f"gaps/{paper}.csv has columns {', '.join(gaps)}: expected {', '.join(COLUMNS)}")

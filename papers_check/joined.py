@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from papers_check import intervals, load_reported, relations, verdicts
+from papers_check import intervals, load_reported, papers, relations, verdicts
 from papers_check.tables import ours_text, side_by_side
 
 PART = ("paper", "table", "dataset")
@@ -70,13 +70,16 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
     """Pages from plain tables of result rows, one dict per printed table:
 
     paper, table; data: printed data set -> (name, synthetic, test samples); rows; ours: the labels a row can have;
-    readings: printed row -> {reading: label}. The papers' own rows are our `full`.
+    readings: printed row -> {reading: label}, beside those of readings.csv. The papers' own rows are our `full`.
     """
     pages = []
     for table in tables:
         where = table["paper"], table["table"]
         printed = set(load_reported(*where)["row"])
-        labels = {row: "full" for row in verdicts.STUDIED if row in printed} | dict(table["readings"])
+        labels = {row: "full" for row in papers.own_rows(where[0]) if row in printed}
+        for row, known in papers.readings(*where).items():
+            labels[row] = {f"reading {reading}, {label}": label for reading, label in known.items()}
+        labels |= table["readings"]
         absent = printed - set(labels) - set(table["ours"])
         data = {dataset: Data(*known) for dataset, known in table["data"].items()}
         excuses = dict.fromkeys(absent, "this study has not built this baseline")

@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from papers_check.papers import DATASETS
+
 COUNTS = Path(__file__).parent / "counts"
-FILES = {"mosi": "mosi.csv", "mosei": "mosei_labels_full.csv", "sims": "sims.csv", "simsv2": "simsv2.csv"}
+FILES = {name: known["labels"] for name, known in DATASETS.items()}
 SPLITS = ("train", "valid", "test")
-RANGE = {"mosi": 3, "mosei": 3, "sims": 1, "simsv2": 1}  # labels lie in [-RANGE, RANGE]
+RANGE = {name: known["bound"] for name, known in DATASETS.items()}  # labels lie in [-RANGE, RANGE]
 
 # A SIMS value belongs to the class below an edge it equals; both MOSI sets round half to even instead.
 _EDGES = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}

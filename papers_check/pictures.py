@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from papers_check.rows import NAMES, TITLES, column
+from papers_check.papers import NAMES, PAPERS, TITLES
+from papers_check.rows import column
 from papers_check.shown import BASELINES, STATES
 
 BLUE, ORANGE, PURPLE, SKY = (sns.color_palette("colorblind")[k] for k in (0, 1, 4, 9))
@@ -108,7 +109,7 @@ def coincidences(pairs: pd.DataFrame) -> Figure:
     strange = 0
     for axis, name in zip(axes.flat, datasets, strict=False):
         part = pairs[pairs["dataset"] == name]
-        shape = dict(index="amsgfn", columns="dsrf", sort=False)
+        shape = dict(index=PAPERS[0], columns=PAPERS[1], sort=False)
         share = part.assign(share=part["equal"] / part["shared"]).pivot_table(values="share", dropna=False, **shape)
         text = part.assign(text=part["equal"].astype(str) + "/" + part["shared"].astype(str))
         text = text.pivot_table(values="text", aggfunc="first", **shape).reindex_like(share)
@@ -121,7 +122,7 @@ def coincidences(pairs: pd.DataFrame) -> Figure:
         for y, x in zip(*np.nonzero(((share >= 0.75) & ~same).to_numpy()), strict=True):
             axis.plot(x + 0.5, y + 0.16, marker="v", ls="", color=ORANGE, mec=INK, ms=9, zorder=5)
             strange += 1
-        axis.set(title=NAMES[name], xlabel="row of DSRF", ylabel="row of AMSGFN")
+        axis.set(title=NAMES[name], xlabel=f"row of {TITLES[PAPERS[1]]}", ylabel=f"row of {TITLES[PAPERS[0]]}")
         axis.tick_params(axis="x", rotation=90)
         axis.tick_params(axis="y", rotation=0)
     most = int(((pairs["equal"] >= 0.75 * pairs["shared"]) & pairs["same_method"]).sum())

@@ -1,6 +1,7 @@
 """The figures of seed noise and of the calibration of verdicts: a table in, a matplotlib figure out. See `pictures`."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,11 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from papers_check.intervals import ALPHA
+from papers_check.papers import NAMES, PAPERS, TITLES
 from papers_check.pictures import BLUE, GREY, INK, ORANGE, PURPLE, SKY, SMALL, _titled
-from papers_check.rows import METRICS, NAMES, TITLES, column
+from papers_check.rows import METRICS, column
 from papers_check.shown import EFFECTS, points
 
-PAPER_MARKS = {"amsgfn": dict(marker="v", color=ORANGE), "dsrf": dict(marker="D", color=PURPLE)}
+MARKS = zip(PAPERS, cycle("vDsP"), cycle((ORANGE, PURPLE)))
+PAPER_MARKS = {paper: dict(marker=marker, color=color) for paper, marker, color in MARKS}
 
 
 def _score_name(score: str) -> str:
@@ -41,9 +44,9 @@ def seed_sds(noise: pd.DataFrame, gains: pd.DataFrame, least: int = 5) -> Figure
             sd = points(score, part.loc[part["metric"] == score, "sd"].to_numpy())
             axis.plot(sd, np.full(len(sd), y), "o", color=BLUE, ms=6, alpha=0.55, mew=0)
             axis.plot(np.median(sd), y, "|", color=INK, ms=17, mew=2.5)
-            for paper, style in PAPER_MARKS.items():
+            for place, (paper, style) in enumerate(PAPER_MARKS.items()):
                 value = claimed.loc[(claimed["score"] == score) & (claimed["paper"] == paper), "gain"].to_numpy()
-                offset = -0.28 if paper == "amsgfn" else 0.28
+                offset = 0.56 * place / max(1, len(PAPERS) - 1) - 0.28
                 axis.plot(points(score, value), np.full(len(value), y + offset), ls="", ms=8, mec=INK, mew=0.6, **style)
         axis.set(yticks=range(len(scores)), yticklabels=map(_score_name, scores), ylim=(len(scores) - 0.5, -0.5))
         axis.set(xscale="log", xlabel="points (log scale)", title=NAMES[dataset])

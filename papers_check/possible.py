@@ -10,7 +10,8 @@ import numpy as np
 from papers_check import arithmetic
 from papers_check import label_counts as labels
 from papers_check.finding import Finding
-from papers_check.rows import NAMES, Row, column, rows, slug, tables
+from papers_check.papers import NAMES
+from papers_check.rows import Row, column, rows, slug, tables
 
 RUNS = 10  # numbers of averaged runs that are tried
 USUAL = frozenset(range(1, 6))  # the field averages up to five

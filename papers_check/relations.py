@@ -14,7 +14,8 @@ from scipy import stats
 
 from papers_check import intervals
 from papers_check.intervals import ALPHA
-from papers_check.verdicts import COLUMN, FLOOR, LOWER_IS_BETTER, NOT_ATTEMPTED, STUDIED
+from papers_check.papers import is_own
+from papers_check.verdicts import COLUMN, FLOOR, LOWER_IS_BETTER, NOT_ATTEMPTED
 
 HOLDS, UNDECIDED, REVERSED = "holds", "undecided", "reversed"
 RELATIONS = (HOLDS, UNDECIDED, REVERSED, NOT_ATTEMPTED)
@@ -89,7 +90,7 @@ def relations(judged: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
     """
     lines = []
     for key, cells in judged[judged["reported"] != ""].groupby(list(COLUMN), sort=False):
-        own = cells[cells["row"].isin(STUDIED)]
+        own = cells[cells["row"].map(lambda row, paper=key[0]: is_own(paper, row))]
         if len(own) != 1:
             continue
         higher = key[3] not in LOWER_IS_BETTER

@@ -18,7 +18,8 @@ from papers_check import PAPERS, audit, claims, relations, verdicts
 from papers_check.claims import FAILS, NOT_EXPRESSIBLE, RECOMPUTES, WITHIN, Checked
 from papers_check.finding import SEVERITIES, Finding, by_severity
 from papers_check.joined import PART, Joined, TablePage, assemble, summary
-from papers_check.rows import METRICS, NAMES, column
+from papers_check.papers import NAMES, is_own
+from papers_check.rows import METRICS, column
 from papers_check.tables import MISSING, ours_text
 
 CLAIM_WORDS = {
@@ -110,6 +111,8 @@ def report(
         meanings=MEANINGS,
         notes=list(notes),
         papers=audit.TITLES,
+        heading=f"{_listed([audit.TITLES[paper] for paper in PAPERS])}: the printed numbers, checked",
+        shown_papers=PAPERS,
         dash=MISSING,
     )
 
@@ -184,7 +187,7 @@ def _cell(line: Mapping) -> dict:
 
 def _other(line: Mapping) -> str:
     """The row of a relation that is not the paper's own."""
-    return line["worse"] if line["better"] in verdicts.STUDIED else line["better"]
+    return line["worse"] if is_own(line["paper"], line["better"]) else line["better"]
 
 
 def _relation(line: Mapping, decimals: Mapping[tuple[str, str], int]) -> dict:
@@ -320,6 +323,11 @@ def _is(frame: pd.DataFrame, key: tuple) -> pd.Series:
 def _name(line: Mapping) -> str:
     dataset = f", {NAMES[line['dataset']]}" if line["dataset"] else ""
     return f"{audit.TITLES[line['paper']]} Table {line['table']}{dataset}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "A", "A and B", "A, B and C"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _slug(key: Sequence[str]) -> str:

@@ -7,10 +7,8 @@ import pandas as pd
 
 from papers_check import load_reported
 from papers_check.arithmetic import decimals_of
+from papers_check.papers import NAMES, is_own
 
-OWN = ("Our", "DSRF (Ours)", "DSRF (Full)")  # the papers' own model; the third repeats the second
-TITLES = {"amsgfn": "AMSGFN", "dsrf": "DSRF"}
-NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}
 METRICS = {"mae": "MAE", "corr": "Corr", "acc2": "Acc-2", "acc3": "Acc-3", "acc5": "Acc-5", "acc7": "Acc-7", "f1": "F1"}
 SIDES = {"has0": " (left)", "non0": " (right)", "": ""}  # of the slash
 
@@ -28,7 +26,7 @@ class Row:
 
     @property
     def own(self) -> bool:
-        return self.name in OWN
+        return is_own(self.paper, self.name)
 
     @property
     def where(self) -> str:
@@ -66,7 +64,7 @@ class Row:
 
 
 def rows(cells: pd.DataFrame | None = None) -> list[Row]:
-    """The result rows (not the table of data set sizes) in printed order; of both papers unless `cells` says which."""
+    """The result rows (not the table of data set sizes) in printed order; of all papers unless `cells` says which."""
     cells = load_reported() if cells is None else cells
     cells = cells[cells["metric"].isin(METRICS)]
     found = []

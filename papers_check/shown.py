@@ -25,11 +25,11 @@ from papers_check import (
 )
 from papers_check import label_counts as labels
 from papers_check.finding import KINDS, SEVERITIES, Finding
-from papers_check.rows import METRICS, NAMES, Row, column, tables
+from papers_check.papers import ABLATIONS, METHODS, NAMES, TITLES
+from papers_check.rows import METRICS, Row, column, tables
 from papers_check.tables import is_percent
 from papers_check.verdicts import LOWER_IS_BETTER
 
-ABLATIONS = {("amsgfn", "5"), ("amsgfn", "6"), ("dsrf", "3")}
 STATES = ("excluded", "only if runs were rounded first", "possible")
 BASELINES = ("in its own table", "in either paper", "in either paper or published")
 
@@ -57,19 +57,19 @@ def readable(found: Iterable[Finding], width: int = 112) -> str:
 
 
 def equal_cells(found: list[Row]) -> pd.DataFrame:
-    """Baselines of AMSGFN against those of DSRF on the same data set, every pair of rows.
+    """Baselines of the first paper against those of the second on the same data set, every pair of rows.
 
-    Columns dataset, amsgfn, dsrf (row names), equal (shared cells that can be roundings of one number), shared,
+    Columns dataset, the two papers (row names), equal (shared cells that can be roundings of one number), shared,
     same_method. The papers' own rows and the ablations are left out.
     """
     lines = []
     rows = [row for row in found if not row.own and (row.paper, row.table) not in ABLATIONS]
-    for a, b in product(*([row for row in rows if row.paper == paper] for paper in PAPERS)):
+    for a, b in product(*([row for row in rows if row.paper == paper] for paper in PAPERS[:2])):
         if a.dataset == b.dataset:
             shared = [key for key in a.cells if key in b.cells]
             equal = sum(between.agree(a.cells[key], b.cells[key]) for key in shared)
             lines.append((a.dataset, a.name, b.name, equal, len(shared), between.method(a) == between.method(b)))
-    return pd.DataFrame(lines, columns=["dataset", "amsgfn", "dsrf", "equal", "shared", "same_method"])
+    return pd.DataFrame(lines, columns=["dataset", *PAPERS[:2], "equal", "shared", "same_method"])
 
 
 def runs_allowed(found: list[Row]) -> pd.DataFrame:
@@ -151,13 +151,15 @@ def mae_and_corr(found: list[Row], dataset: str) -> pd.DataFrame:
 def against_constant(found: list[Row]) -> pd.DataFrame:
     """The ablations of modalities beside the best constant prediction on the real test labels.
 
-    Columns paper, table, dataset, row, metric, side, value, constant, below (whatever the rounding). Of the tables that
-    remove modalities: AMSGFN 5, DSRF 3; Acc-2 and MAE.
+    Columns paper, table, dataset, row, metric, side, value, constant, below (whatever the rounding). Of the ablations
+    with rows that remove modalities; Acc-2 and MAE.
     """
+    fewer = {key for key, known in METHODS.items() if known.role == "modalities"}
+    without = {(row.paper, row.table) for row in found if (row.paper, row.name) in fewer}
     lines = []
     for row in found:
         for (metric, side), text in row.cells.items():
-            if (row.paper, row.table) not in {("amsgfn", "5"), ("dsrf", "3")} or metric not in ("acc2", "mae"):
+            if (row.paper, row.table) not in without or metric not in ("acc2", "mae"):
                 continue
             low, high = (float(end) for end in arithmetic.interval(text))
             if metric == "mae":
@@ -275,8 +277,7 @@ EFFECTS = (
     "tuning: ten trials",
     "trial chosen on test",
     "epoch chosen on validation",
-    "gain, AMSGFN",
-    "gain, DSRF",
+    *(f"gain, {title}" for title in TITLES.values()),
 )
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from papers_check import intervals
 from papers_check.intervals import ALPHA
-from papers_check.rows import OWN as STUDIED
+from papers_check.papers import is_own
 from papers_check.tables import ROW_COLUMNS, column_decimals, is_percent, our_metric
 
 LOWER_IS_BETTER = ("mae",)
@@ -109,7 +109,8 @@ def gains(reported: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for key, cells in reported[reported["value"] != ""].groupby(list(COLUMN), sort=False):
-        own, others = cells[cells["row"].isin(STUDIED)], cells[~cells["row"].isin(STUDIED)]
+        ours = cells["row"].map(lambda row, paper=key[0]: is_own(paper, row))
+        own, others = cells[ours], cells[~ours]
         if len(own) != 1 or others.empty:
             continue
         sign = -1 if key[3] in LOWER_IS_BETTER else 1

@@ -27,8 +27,9 @@ from toy import (
 
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.models import build_model
-from msa_lib.models.dsrf import DSRF, FACTORS, READINGS, VARIANTS, A, C, DSRFConfig, E, N, squash
+from msa_lib.models.dsrf import DSRF, FACTORS, VARIANTS, A, C, DSRFConfig, E, N, squash
 from msa_lib.models.layers import fixed_draw
+from papers_check import papers
 
 SIZE, D = 6, 8  # samples of a batch, width
 
@@ -720,8 +721,9 @@ def test_a_step_down_the_loss_lowers_it():
 
 
 def test_readings_name_variants():
-    assert {name for reading in READINGS.values() for name in reading.values()} <= set(VARIANTS)
-    for reading in zip(*(READINGS[name].values() for name in ("w/o SFR", "w/o DRI")), strict=True):
+    readings = papers.readings("dsrf", 3)
+    assert {name for reading in readings.values() for name in reading.values()} <= set(VARIANTS)
+    for reading in zip(*(readings[name].values() for name in ("w/o SFR", "w/o DRI")), strict=True):
         assert len(set(reading)) == 2  # never one thing under two names
 
 

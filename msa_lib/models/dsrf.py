@@ -167,10 +167,6 @@ VARIANTS: dict[str, dict] = {
     "head argmax": {"head": "argmax"},
     "head point": {"head": "point"},
 }
-READINGS = {  # which of our rows the table's two ambiguous names can mean
-    "w/o SFR": {"A": "no_routing", "B": "no_usf", "C": "no_routing"},
-    "w/o DRI": {"A": "no_usf", "B": "no_routing", "C": "no_rec_loss"},
-}
 
 
 class Bank(nn.Module):
