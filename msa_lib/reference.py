@@ -16,6 +16,7 @@ from msa_lib.train import RunResult, scores
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+VERSION = 1  # raised when a predictor or a default changes
 ALPHAS = np.logspace(-1, 6, 15)
 
 

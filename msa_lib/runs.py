@@ -1,4 +1,5 @@
-"""A run is its parameters. Runs live in a store, one directory each, named by the hash of what determines the result:
+"""A run is its parameters. Runs live in a store, one directory each, named by the hash of what determines the result
+(identity.py):
 
     params.json      model, data (name and content fingerprint), seed, every switch and training setting, device kind
     metrics.jsonl    one line per epoch
@@ -13,7 +14,6 @@ one that was killed takes it up where it was. A failed run keeps its reason and 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -21,8 +21,9 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,9 +36,10 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from msa_lib import __version__
-from msa_lib.data import Dataset, load_dataset
+from msa_lib.data import Dataset
+from msa_lib.identity import completed, confirm, dataset_of, parameters, run_id
 from msa_lib.models import MODELS, build_model
-from msa_lib.reference import REFERENCES, SWITCHES
+from msa_lib.reference import REFERENCES
 from msa_lib.state import load_weights, plain, trained_weights, write_atomically
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
@@ -63,74 +65,50 @@ class Run:
     label: str = ""
 
 
-@lru_cache(maxsize=2)
-def _dataset(name: str, root: str | None) -> Dataset:
-    return load_dataset(name, root)
-
-
-def parameters(run: Run) -> dict:
-    """Everything that determines the result, in plain JSON; the defaults of today are written out."""
-    dataset = _dataset(run.data, run.root)
-    data = {"name": Path(run.data).name, "fingerprint": dataset.fingerprint, "scale": dataset.scale}
-    common = {"model": run.model, "data": data, "seed": int(run.seed)}
-    if run.model in REFERENCES:
-        switches = checked(SWITCHES[run.model], dict(run.switches), f"{run.model} switch")
-        return common | {"seed": 0, "switches": asdict(switches)}
-    if run.model not in MODELS:
-        raise ValueError(f"No model {run.model!r}: expected one of {', '.join([*MODELS, *REFERENCES])}.")
-    switches = asdict(checked(MODELS[run.model].Config, dict(run.switches), f"{run.model} switch"))
-    if "switches" in run.train:
-        raise ValueError("Switches of a model belong in Run.switches, not in Run.train.")
-    train = asdict(checked(TrainConfig, dict(run.train), "training setting"))
-    train.pop("switches")
-    complete = common | {"switches": switches, "train": train, "device": torch.device(run.device).type}
-    return json.loads(json.dumps(complete, allow_nan=False))
-
-
-def run_id(params: Mapping) -> str:
-    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, report=None) -> dict:
     """The stored result of `run`, trained first if it is not there. -> the content of result.json.
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
-    params = parameters(run)
+    params = parameters(run, Path(store), remember=True)
     folder = Path(store).resolve() / run_id(params)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.pt"
     with FileLock(folder / "lock"):  # released by the system if this process dies
         for partial in folder.glob("*.partial"):  # of a process that was killed while writing
             partial.unlink()
-        result = _read(folder)
+        result = _read(folder, params)
         if result is not None:
             state.unlink(missing_ok=True)  # of a process that was killed after its last write
             if not (retry_failed and result["status"] == "failed"):
                 return result
         if run.model in MODELS:  # a finished run can be read on any machine
             check_device(run.device)
-        if not state.exists():
+        dataset = dataset_of(run)
+        if dataset.fingerprint != params["data"]["fingerprint"]:
+            raise ValueError(f"The data {run.data} changed while they were read; ask again.")
+        if state.exists():
+            confirm(json.loads((folder / "params.json").read_text()), params, folder)
+        else:
             (folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that does not go on
         write_atomically(folder / "params.json", _json(params))
         environment = _environment(folder, run)
         write_atomically(folder / "env.json", _json(environment))
         started = time.perf_counter()
         try:
-            outcome = _train(run, params, folder, report)
+            outcome = _train(run, dataset, params, folder, report)
         except (ValueError, FileNotFoundError):
             raise  # the request was wrong, not the run
         except Exception as problem:  # recorded, not hidden: out of memory, a bug in a model
             outcome = RunResult(run.model, run.seed, "failed", reason=f"{type(problem).__name__}: {problem}")
         environment["seconds"] += time.perf_counter() - started
         write_atomically(folder / "env.json", _json(environment))
-        result = _write(folder, params, outcome, _dataset(run.data, run.root))
+        result = _write(folder, params, outcome, dataset)
         state.unlink(missing_ok=True)
         return result
 
 
-def _train(run: Run, params: Mapping, folder: Path, report) -> RunResult:
-    dataset = _dataset(run.data, run.root)
+def _train(run: Run, dataset: Dataset, params: Mapping, folder: Path, report) -> RunResult:
     if run.model in REFERENCES:
         with threadpool_limits(1):  # the order of sums, and so the last bits, depend on the threads
             return REFERENCES[run.model](dataset, **params["switches"])
@@ -167,14 +145,18 @@ def _json(content: Mapping) -> bytes:
     return (json.dumps(plain(content), indent=1, allow_nan=False) + "\n").encode()
 
 
-def _read(folder: Path) -> dict | None:
+def _read(folder: Path, params: Mapping | None = None) -> dict | None:
+    """The result in a folder, None if it has none; with `params` it must be of a run with just these."""
     path = folder / "result.json"
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text()) | {"folder": str(folder)}
+        result = json.loads(path.read_text()) | {"folder": str(folder)}
     except (ValueError, TypeError):
         raise ValueError(f"{path} is damaged: expected the JSON object of a run; delete it to run again.") from None
+    if params is not None:
+        confirm(result["params"], params, folder)
+    return result
 
 
 def _environment(folder: Path, run: Run) -> dict:
@@ -208,8 +190,9 @@ def _commit() -> str | None:
 
 def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
     """What `predictions.npz` holds of a finished run: ids, labels, predictions, recorded extras (test split)."""
-    folder = Path(store).resolve() / run_id(parameters(run))
-    result = _read(folder)
+    params = parameters(run, Path(store))
+    folder = Path(store).resolve() / run_id(params)
+    result = _read(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no predictions: {result['reason'] if result else 'it was never run'}.")
     with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
@@ -217,10 +200,13 @@ def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
 
 
 def network(run: Run, store: Path | str = STORE) -> nn.Module:
-    """The trained network of a finished run, with the weights of the kept epoch, on the run's device, in eval mode."""
-    params = parameters(run)
+    """The trained network of a finished run, with the weights of the kept epoch, on the run's device, in eval mode.
+
+    The network is built from its data, which say the feature sizes: unlike the numbers, it cannot be had without them.
+    """
+    params = parameters(run, Path(store))
     folder = Path(store).resolve() / run_id(params)
-    result = _read(folder)
+    result = _read(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no network: {result['reason'] if result else 'it was never run'}.")
     path = folder / "weights.safetensors"
@@ -228,7 +214,11 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
         raise RunFailed(
             f"Run {folder.name} kept no weights: its text encoder was trained along, or it is an older run."
         )
-    built = build_model(run.model, _dataset(run.data, run.root), **params["switches"])
+    try:
+        dataset = dataset_of(run)
+    except FileNotFoundError as missing:
+        raise FileNotFoundError(f"{missing} The network of run {folder.name} is built from them.") from None
+    built = build_model(run.model, dataset, **params["switches"])
     load_weights(built, load(path.read_bytes()))
     return built.to(run.device).eval()
 
@@ -260,7 +250,8 @@ def grid(
 
 def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
     """Those of `runs` that the store holds, as `grid` gives them; nothing is trained. No rows if it holds none."""
-    found = [(run, _read(Path(store).resolve() / run_id(parameters(run)))) for run in runs]
+    asked = [(run, parameters(run, Path(store))) for run in runs]
+    found = [(run, _read(Path(store).resolve() / run_id(params), params)) for run, params in asked]
     found = [(run, result) for run, result in found if result is not None]
     return _labelled([run for run, _ in found], [result for _, result in found]) if found else pd.DataFrame()
 
@@ -282,10 +273,11 @@ def _epoch_on(bar, run: Run):
 
 def rows_of(result: Mapping) -> list[dict]:
     """Long format: one row per split and metric, unrounded; a failed run gives one row without a number."""
-    params = result["params"]
+    params = completed(result["params"])
     context = {
         "run": Path(result["folder"]).name,
         "model": params["model"],
+        "version": ", ".join(f"{part} {number}" for part, number in params["versions"].items()),
         "dataset": params["data"]["name"],
         "fingerprint": params["data"]["fingerprint"],
         "synthetic": result["synthetic"],
@@ -312,4 +304,12 @@ def rows_of(result: Mapping) -> list[dict]:
 def collect(store: Path | str = STORE) -> pd.DataFrame:
     """Rows of every finished or failed run in a store. Directories without a result.json are not results."""
     results = [_read(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
-    return pd.DataFrame([row for result in results if "params" in result for row in rows_of(result)])
+    results = [result for result in results if "params" in result]
+    old = [Path(result["folder"]).name for result in results if "versions" not in result["params"]]
+    if old:
+        warnings.warn(
+            f"{len(old)} runs in {store} were made before runs had versions ({old[0]}, ...): they are left out, for "
+            f"nothing says which code they are of; delete their folders.",
+            stacklevel=2,
+        )
+    return pd.DataFrame([row for r in results if "versions" in r["params"] for row in rows_of(r)])

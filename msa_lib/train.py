@@ -21,6 +21,7 @@ from msa_lib.models import MODELS, build_model
 from msa_lib.state import State, load_weights, trained_weights
 from msa_lib.switches import checked
 
+VERSION = 1  # of the loop and of the defaults below; raised when either changes what a run gives
 Selection = Literal["val_mae", "val_loss", "val_corr", "last", "test_oracle"]
 
 

@@ -19,7 +19,7 @@ import torch
 from sklearn.linear_model import Ridge
 from toy import DATA, SHORT, SMALL, Toy, dataset
 
-from msa_lib import reference, runs, state
+from msa_lib import identity, reference, runs, state
 from msa_lib.data import load_dataset
 from msa_lib.data.pack import pack
 from msa_lib.models import MODELS
@@ -35,7 +35,7 @@ SAME = ("params.json", "metrics.jsonl", "predictions.npz", "weights.safetensors"
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
     monkeypatch.setitem(MODELS, "toy", Toy)
-    runs._dataset.cache_clear()
+    identity.loaded.cache_clear()
 
 
 def toy(seed: int = 1, **switches) -> Run:

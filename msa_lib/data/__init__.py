@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from msa_lib.data.dataset import Batch, Dataset, Split, standardised
 
-__all__ = ["Batch", "Dataset", "Split", "load_dataset", "split_options"]
+__all__ = ["Batch", "Dataset", "Split", "files_of", "load_dataset", "split_options"]
 
 # Where the field's archives keep their files (thuiar/MMSA); the first that exists is taken.
 REAL = {
@@ -46,13 +46,28 @@ def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Datase
 
     if base in PLANTED:
         return planted.load(base, options)
+    path = _place(base, root, options)
+    return readers.read(path, options, name=base) if base in REAL else readers.read(path, options)
+
+
+def _place(base: str, root: str | Path | None, options: dict[str, str]) -> Path:
+    """The file or folder of data that are not planted, which must exist."""
     if base in REAL:
-        return readers.read(locate(base, root, options), options, name=base)
+        return locate(base, root, options)
     path = Path(base) if root is None else Path(root) / base
     if not path.exists():
         known = ", ".join((*PLANTED, *REAL))
         raise FileNotFoundError(f"No data set {base!r}: expected one of {known}, or the path of an existing file.")
-    return readers.read(path, options)
+    return path
+
+
+def files_of(name: str, root: str | Path | None = None) -> list[Path]:
+    """The files that `load_dataset` reads for a name, none for planted data; raises FileNotFoundError as it does."""
+    base, options = split_options(name)
+    if base in PLANTED:
+        return []
+    path = _place(base, root, options)
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def locate(name: str, root: str | Path | None, options: dict[str, str]) -> Path:
