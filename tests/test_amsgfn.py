@@ -30,7 +30,8 @@ from toy import (
 
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.models import build_model
-from msa_lib.models.amsgfn import AMSGFN, PERM, VARIANTS, AMSGFNConfig
+from msa_lib.models.amsgfn import AMSGFN, PERM, VARIANTS, Alignment, AMSGFNConfig, GuidedFusionLayer, LoneLayer, Trace
+from msa_lib.models.amsgfn_open import Order, by_index, by_weight, open_gate
 
 N, D, LAYERS = 12, 8, 2
 SELECT = get_args(get_type_hints(AMSGFNConfig)["select"])
@@ -225,8 +226,8 @@ def test_the_permutation_puts_the_dominant_modality_first():
     network, X = make(), torch.randn(9, 3, 4, D)
     p = torch.tensor([0, 1, 2] * 3)
     roles = network.perm[p]
-    got = network._permute(X, roles, p, None)
-    hot = network._permute(X, roles, p, F.one_hot(p, 3).float())
+    got = by_index(X, Order(roles, network.perm, p, None))
+    hot = by_weight(X, Order(roles, network.perm, p, F.one_hot(p, 3).float()))
     for i in range(9):
         order = [int(p[i]), *(m for m in range(3) if m != p[i])]
         assert torch.equal(got[i], torch.stack([X[i, m] for m in order]))
@@ -236,7 +237,7 @@ def test_the_permutation_puts_the_dominant_modality_first():
 def test_soft_roles_are_the_mixture_of_the_three_permutations():
     network, X, s = make(), torch.randn(5, 3, 4, D), torch.rand(5, 3).softmax(-1)
     p = s.argmax(-1)
-    got = network._permute(X, network.perm[p], p, s)
+    got = by_weight(X, Order(network.perm[p], network.perm, p, s))
     for i in range(5):
         close(got[i], sum(s[i, k] * X[i, list(PERM[k])] for k in range(3)))
 
@@ -479,9 +480,10 @@ def test_what_an_absent_modality_holds_does_not_matter(row, missing):
 def test_one_modality_alone_takes_a_shortcut_only(row):
     network, batch = make(modalities=UNIMODAL[row]), batch_of()
     expected = network(batch).prediction
-    for layer in network.layers:
-        assert layer.alone == (len(row) == 1)
-        layer.alone = False
+    for i, layer in enumerate(network.layers):
+        assert isinstance(layer, LoneLayer) == (len(row) == 1)
+        network.layers[i] = GuidedFusionLayer(network.c).eval()
+        network.layers[i].load_state_dict(layer.state_dict())
     assert torch.equal(network(batch).prediction, expected)
 
 
@@ -587,7 +589,7 @@ def test_alignment_of_identical_features_is_six_log_batch(B):
         ({}, "tv", 2 * math.log(B)),
         ({}, "t", 0.0),
     ):
-        assert make(**switches).ccam.loss(Z, letters).item() == pytest.approx(expected, abs=1e-5)
+        assert Alignment(replace(AMSGFNConfig(), **switches), letters)(Z).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_alignment_of_one_sample_repeated_is_six_log_batch():
@@ -601,7 +603,7 @@ def test_alignment_is_eqs_1_and_2():
     for ntxent, slow in (("rowwise", lambda a, b: slow_nce(a, b, 0.3) + slow_nce(b, a, 0.3)), ("full", slow_full)):
         arguments = () if ntxent == "rowwise" else (0.3,)
         expected = sum(weight * slow(Z[:, m], Z[:, n], *arguments) for (m, n), weight in pairs)
-        close(make(ntxent=ntxent, tau=0.3, pair_weights=weights).ccam.loss(Z, "tav"), expected, atol=1e-5)
+        close(make(ntxent=ntxent, tau=0.3, pair_weights=weights).align(Z), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["mlp", "linear", "shared", "none"])
@@ -646,7 +648,7 @@ def test_a_detached_target_is_not_moved():
         network, batch = make(cor_target=target), batch_of()
         extras = network(batch).extras
         pooled = extras["pooled"].detach().requires_grad_()
-        cor = network._cor(extras | {"pooled": pooled})
+        cor = network.to_modality(Trace(**extras | {"pooled": pooled}))
         gradient = torch.autograd.grad(cor, pooled, allow_unused=True)[0]
         assert (gradient is not None) == moves
 
@@ -682,7 +684,7 @@ VALUES = [
 def check_contract(network: AMSGFN, batch: Batch) -> None:
     finite_step(network, batch)
     output = network.eval()(batch)
-    B, layers = len(batch.labels), network.c.n_layers if getattr(network, "layers", ()) else 0
+    B, layers = len(batch.labels), network.c.n_layers if isinstance(getattr(network, "layers", None), nn.Module) else 0
     assert output.prediction.shape == (B,)
     s, p, gate = (output.extras[name] for name in network.RECORD)
     assert s.shape == (B, 3)
@@ -726,7 +728,7 @@ def test_ablations_remove_exactly_what_they_name():
     assert removed(**VARIANTS["w/o both contrastive"]) == {"ccam", "to_modality"}
     for name in ("w/o DMGF", "w/o DMGF (sum)", "w/o DMGF (dominant only)"):
         assert removed(**VARIANTS[name]) == {"layers"}
-    assert make(gate="off").layers[0].gate is None
+    assert make(gate="off").layers[0].gate is open_gate
     for name in ("full", "T", "V+A", "t-oriented", "t-oriented, s=1", "random dominant", "s=1, dynamic p"):
         assert removed(**VARIANTS[name]) == set()
 

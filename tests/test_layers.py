@@ -13,7 +13,7 @@ from torch import nn
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.features import Features
-from msa_lib.models.layers import Attention, EncoderBlock, attend, masked_mean, mlp, sinusoid, to_grid
+from msa_lib.models.layers import BLOCKS, Attention, attend, masked_mean, mlp, sinusoid, to_grid, unchanged
 
 D, HEADS, T = 8, 2, 7
 LENGTHS = torch.tensor([7, 3, 1, 0])
@@ -103,7 +103,7 @@ def test_attention_refuses_a_width_that_heads_do_not_divide(heads):
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_encoder_block_is_torchs_encoder_layer(norm):
-    ours = EncoderBlock(D, HEADS, 4 * D, 0.0, norm)
+    ours = BLOCKS[norm](D, HEADS, 4 * D, 0.0)
     theirs = nn.TransformerEncoderLayer(D, HEADS, 4 * D, 0.0, "gelu", batch_first=True, norm_first=norm == "pre")
     same_weights(ours.attention, theirs.self_attn)
     for module in ("norm1", "norm2"):
@@ -189,7 +189,7 @@ def test_positions_are_added_to_valid_steps(pos):
     data = unaligned()
     batch, features = data.train.batch(range(3)), Features(data, D, pos=pos, length_mode="padded")
     X, mask, _ = features(batch)
-    features.pos = "none"
+    features.place = unchanged
     plain, steps = features(batch)[0], X.shape[2]
     code = sinusoid(steps, D) if pos == "sin" else features.position[:steps]
     close(X, (plain + code) * mask[..., None])

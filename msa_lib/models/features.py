@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
-from msa_lib.models.layers import TextEncoder, sinusoid, to_grid
+from msa_lib.models.layers import TextEncoder, sinusoid, to_grid, unchanged
 
 LETTERS = "tav"
 
@@ -36,30 +38,25 @@ class Features(nn.Module):
         length_mode: str = "aligned",
     ) -> None:
         super().__init__()
-        self.d, self.missing, self.pos, self.length_mode = d, missing, pos, length_mode
         used = [m for m in range(3) if dataset.available[m] and LETTERS[m] in modalities]
         if not used:
             raise ValueError(f"{dataset.name} has none of the modalities asked for, {modalities!r}.")
         counted = [m for m in range(3) if m in used or (missing == "zero_fill" and dataset.available[m])]
         self.letters = "".join(LETTERS[m] for m in counted)
-        self.bert = bert if 0 in used else "precomputed"
+        bert = bert if 0 in used else "precomputed"
         self.grid = 0 if 0 in used else min(used, key=lambda m: dataset.max_steps[m])
         self.register_buffer("used", torch.tensor([m in used for m in range(3)]), persistent=False)
 
         dims = list(dataset.feature_dims)
-        if self.bert != "precomputed":
+        if bert != "precomputed":
             if dataset.encoder is None or dataset.train.tokens is None:
                 raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
             self.text_encoder = TextEncoder(dataset.encoder, train_weights=bert == "finetune")
             dims[0] = self.text_encoder.size
-        if proj == "linear":
-            self.proj = nn.ModuleList(nn.Linear(D, d) for D in dims)
-        else:
-            kernel = int(proj[-1])
-            self.proj = nn.ModuleList(nn.Conv1d(D, d, kernel, padding=kernel // 2) for D in dims)
-        self.convolves = proj != "linear"
-        if pos == "learned":
-            self.position = nn.Parameter(torch.randn(max(dataset.max_steps), d) * 0.02)
+        self.proj = nn.ModuleList(PROJ[proj](D, d) for D in dims)
+        self.position = nn.Parameter(torch.randn(max(dataset.max_steps), d) * 0.02) if pos == "learned" else None
+        self.text, self.place = TEXT[bert], POS[pos]
+        self.one_grid, self.leave_out = LENGTH_MODE[length_mode], MISSING[missing]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """-> X [B,M,T,d], mask [B,M,T], available [B,M]: the sequences of all modalities, padded to one length."""
@@ -70,34 +67,52 @@ class Features(nn.Module):
 
     def sequences(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """-> per modality X [B,T,d] and mask [B,T], with its own number of steps."""
-        raw, lengths = list(batch.features), batch.lengths
-        if self.bert != "precomputed":
-            raw[0] = self.text_encoder(batch.tokens)  # [B,T,D]
+        raw = [self.text(self, batch), batch.audio, batch.vision]  # [B,T,D] each
         valid = [mask & self.used[m] for m, mask in enumerate(batch.masks)]
         raw = [x.masked_fill(~mask[..., None], 0.0) for x, mask in zip(raw, valid, strict=True)]
-        if self.length_mode == "aligned":
-            grid, steps = lengths[:, self.grid].clamp(min=1), raw[self.grid].shape[1]
-            raw = [x if m == self.grid else to_grid(x, lengths[:, m], grid, steps) for m, x in enumerate(raw)]
-            lengths = torch.where(lengths > 0, grid[:, None], 0)  # [B,M]
+        raw, lengths = self.one_grid(raw, batch.lengths, self.grid)
         X, masks = [], []
         for m, x in enumerate(raw):
-            x, mask = self._placed(self._project(m, x)), steps_mask(lengths[:, m], x.shape[1])
-            if self.missing == "zero_fill":
-                x = x * self.used[m]
-            else:
-                mask = mask & self.used[m]
+            x, mask = self.place(self.proj[m](x), self.position), steps_mask(lengths[:, m], x.shape[1])
+            x, mask = self.leave_out(x, mask, self.used[m])
             X.append(x.masked_fill(~mask[..., None], 0.0))
             masks.append(mask)
         return X, masks
 
-    def _placed(self, x: Tensor) -> Tensor:
-        """[B,T,d] with positions added."""
-        steps = x.shape[1]
-        if self.pos == "sin":
-            return x + sinusoid(steps, self.d, x.device)
-        if self.pos == "learned":
-            return x + F.pad(self.position, (0, 0, 0, max(0, steps - len(self.position))))[:steps]
-        return x
 
-    def _project(self, m: int, x: Tensor) -> Tensor:
-        return self.proj[m](x.transpose(1, 2)).transpose(1, 2) if self.convolves else self.proj[m](x)
+class TimeConv(nn.Conv1d):
+    """A convolution over time that keeps the number of steps: [B,T,D] -> [B,T,d]."""
+
+    def __init__(self, size: int, d: int, kernel: int) -> None:
+        super().__init__(size, d, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def sinusoidal(x: Tensor, position: None) -> Tensor:
+    return x + sinusoid(x.shape[1], x.shape[2], x.device)
+
+
+def learned(x: Tensor, position: Tensor) -> Tensor:
+    steps = x.shape[1]
+    return x + F.pad(position, (0, 0, 0, max(0, steps - len(position))))[:steps]
+
+
+def aligned(raw: list[Tensor], lengths: Tensor, grid: int) -> tuple[list[Tensor], Tensor]:
+    """All sequences on the steps of modality `grid`, and their new lengths [B,M]."""
+    target, steps = lengths[:, grid].clamp(min=1), raw[grid].shape[1]
+    raw = [x if m == grid else to_grid(x, lengths[:, m], target, steps) for m, x in enumerate(raw)]
+    return raw, torch.where(lengths > 0, target[:, None], 0)
+
+
+TEXT = {"precomputed": lambda features, batch: batch.text} | dict.fromkeys(
+    ("frozen", "finetune"), lambda features, batch: features.text_encoder(batch.tokens)
+)
+PROJ = {"linear": nn.Linear, "conv1": partial(TimeConv, kernel=1), "conv3": partial(TimeConv, kernel=3)}
+POS = {"none": unchanged, "sin": sinusoidal, "learned": learned}
+LENGTH_MODE = {"aligned": aligned, "padded": lambda raw, lengths, grid: (raw, lengths)}
+MISSING = {
+    "mask": lambda x, mask, used: (x, mask & used),
+    "zero_fill": lambda x, mask, used: (x * used, mask),
+}

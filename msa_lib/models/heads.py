@@ -24,6 +24,32 @@ Target = Literal["two_hot", "onehot", "gauss"]
 CENTRES = {"mosi": 7, "sims": 11}  # -3..3 in steps of 1; -1..1 in steps of 0.2, the grid of the SIMS labels
 
 
+def two_hot(y: Tensor, centres: Tensor, step: float) -> Tensor:
+    return F.relu(1 - ((y[..., None] - centres) / step).abs())
+
+
+def onehot(y: Tensor, centres: Tensor, step: float) -> Tensor:
+    return F.one_hot(torch.round(y / step).long() + len(centres) // 2, len(centres)).to(y.dtype)
+
+
+def bump(y: Tensor, centres: Tensor, step: float) -> Tensor:
+    return torch.softmax(-2 * ((y[..., None] - centres) / step) ** 2, -1)
+
+
+TARGETS = {"two_hot": two_hot, "onehot": onehot, "gauss": bump}
+
+
+def cross_entropy(head: Bins, raw: Tensor, labels: Tensor) -> Tensor:
+    return -(head.targets(labels) * torch.log_softmax(raw, -1)).sum(-1)
+
+
+def cross_entropy_plus_l1(head: Bins, raw: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(head, raw, labels) + (head.expected(raw) - labels).abs()
+
+
+COSTS = {False: cross_entropy, True: cross_entropy_plus_l1}
+
+
 class Bins(nn.Module):
     """`bins_ev`: softmax over ordered centres c_1..c_C on the label range; prediction sum_k p_k c_k.
 
@@ -34,19 +60,14 @@ class Bins(nn.Module):
     def __init__(self, scale: str, target: Target = "two_hot", plus_l1: bool = False, centres: int = 0) -> None:
         super().__init__()
         self.size = centres or CENTRES[scale]
-        self.range, self.target, self.plus_l1 = LABEL_RANGE[scale], target, plus_l1
+        self.range, self.spread, self.cost = LABEL_RANGE[scale], TARGETS[target], COSTS[plus_l1]
         self.step = 2 * self.range / (self.size - 1)
         self.register_buffer("centres", torch.linspace(-self.range, self.range, self.size), persistent=False)
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels [...] -> weights over the centres [...,C], each row a distribution; labels outside are clipped."""
         y = labels.clamp(-self.range, self.range)
-        distance = (y[..., None] - self.centres) / self.step  # in steps
-        if self.target == "two_hot":
-            return F.relu(1 - distance.abs())
-        if self.target == "gauss":
-            return torch.softmax(-2 * distance**2, -1)
-        return F.one_hot(torch.round(y / self.step).long() + self.size // 2, self.size).to(y.dtype)
+        return self.spread(y, self.centres, self.step)
 
     def prediction(self, raw: Tensor) -> Tensor:
         return self.expected(raw)
@@ -56,8 +77,7 @@ class Bins(nn.Module):
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy [...] of raw [...,C] against labels that broadcast to [...]."""
-        loss = -(self.targets(labels) * torch.log_softmax(raw, -1)).sum(-1)
-        return loss + (self.expected(raw) - labels).abs() if self.plus_l1 else loss
+        return self.cost(self, raw, labels)
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
         """KL(p || q) [...] in nats of the distributions behind raw outputs p, q [...,C]."""
@@ -92,20 +112,20 @@ class Binary(Bins):
 
     def __init__(self, scale: str, target: Target = "onehot", plus_l1: bool = False) -> None:
         super().__init__(scale, "onehot", plus_l1, centres=2)
-        self.zero_is_positive = scale == "mosi"
+        self.positive = torch.ge if scale == "mosi" else torch.gt
 
     def targets(self, labels: Tensor) -> Tensor:
-        return F.one_hot((labels >= 0 if self.zero_is_positive else labels > 0).long(), 2).to(labels.dtype)
+        return F.one_hot(self.positive(labels, 0).long(), 2).to(labels.dtype)
 
 
 class Gauss(nn.Module):
-    """`gauss`: a normal distribution, raw outputs mean and pre-variance; negative log-likelihood, or L1 on its mean."""
+    """`gauss`: a normal distribution, raw outputs mean and pre-variance; negative log-likelihood."""
 
     size = 2
 
-    def __init__(self, scale: str, l1: bool = False) -> None:
+    def __init__(self, scale: str) -> None:
         super().__init__()
-        self.range, self.l1 = LABEL_RANGE[scale], l1
+        self.range = LABEL_RANGE[scale]
 
     def _moments(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         return raw[..., 0], F.softplus(raw[..., 1]) + 1e-3
@@ -115,8 +135,6 @@ class Gauss(nn.Module):
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
         mean, variance = self._moments(raw)
-        if self.l1:
-            return (mean - labels).abs()
         return 0.5 * (torch.log(2 * math.pi * variance) + (labels - mean) ** 2 / variance)
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
@@ -129,6 +147,13 @@ class Gauss(nn.Module):
     def vagueness(self, raw: Tensor) -> Tensor:
         """e^H over the label range, the share of it that the distribution covers; 1 for the uniform one on it."""
         return torch.exp(self.entropy(raw)) / (2 * self.range)
+
+
+class GaussL1(Gauss):
+    """The same, trained with L1 on its mean: the variance then learns from divergences and entropies only."""
+
+    def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
+        return (raw[..., 0] - labels).abs()
 
 
 class Point(nn.Module):
@@ -159,7 +184,7 @@ def sentiment_head(
 ) -> nn.Module:
     """The head `kind` for a label scale. `target` and `ce_plus_l1` matter to the class heads, `gauss_loss` to gauss."""
     if kind == "gauss":
-        return Gauss(scale, l1=gauss_loss == "l1")
+        return {"nll": Gauss, "l1": GaussL1}[gauss_loss](scale)
     if kind == "point":
         return Point(scale)
     return {"bins_ev": Bins, "argmax": Argmax, "binary": Binary}[kind](scale, target, ce_plus_l1)

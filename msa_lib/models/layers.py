@@ -18,6 +18,25 @@ class Output(NamedTuple):
     extras: dict[str, Tensor]  # what its losses and the notebooks need, [B,...] each
 
 
+def as_extras(trace: NamedTuple) -> dict[str, Tensor]:
+    """A model's `Trace` by name, without fields that a variant lacks (None). `Trace(**extras)` is the way back."""
+    return {name: value for name, value in zip(trace._fields, trace, strict=True) if value is not None}
+
+
+def absent(*_) -> None:
+    """Stands for a part that a variant does not have."""
+
+
+def unchanged(x: Tensor, *_) -> Tensor:
+    """Stands for a part that leaves its first argument as it is."""
+    return x
+
+
+def in_order(X: Tensor, roles: Tensor) -> Tensor:
+    """X [B,M,...] with its modalities in the order `roles` [B,M], which differs per sample."""
+    return X.gather(1, roles[(...,) + (None,) * (X.ndim - 2)].expand_as(X))
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x [...,T,d] over the steps where mask [...,T] is True; zeros where there is none -> [...,d]."""
     weight = mask.to(x.dtype)
@@ -67,22 +86,29 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Standard Transformer encoder block: self-attention, residual, norm, FFN, residual, norm; or norms first (pre)."""
+    """Standard Transformer encoder block: self-attention, residual, norm, FFN, residual, norm."""
 
-    def __init__(self, d: int, heads: int, hidden: int, dropout: float, norm: str = "post") -> None:
+    def __init__(self, d: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.attention = Attention(d, heads, dropout)
         self.ffn = feed_forward(d, hidden, dropout)
         self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), nn.Dropout(dropout)
-        self.pre = norm == "pre"
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        if self.pre:
-            h = self.norm1(x)
-            x = x + self.drop(self.attention(h, h, mask))
-            return x + self.ffn(self.norm2(x))
         x = self.norm1(x + self.drop(self.attention(x, x, mask)))
         return self.norm2(x + self.ffn(x))
+
+
+class PreNormBlock(EncoderBlock):
+    """The same with the norms first."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.norm1(x)
+        x = x + self.drop(self.attention(h, h, mask))
+        return x + self.ffn(self.norm2(x))
+
+
+BLOCKS = {"post": EncoderBlock, "pre": PreNormBlock}
 
 
 def fixed_draw(index: Tensor, n: int | Tensor) -> Tensor:

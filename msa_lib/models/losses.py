@@ -9,6 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def weighted(**terms: tuple[float, Tensor | None]) -> dict[str, Tensor]:
+    """name=(weight, value) of every term -> the values and `total`, their weighted sum; without those that are None."""
+    found = {name: term for name, term in terms.items() if term[1] is not None}
+    total = sum(weight * value for weight, value in found.values())
+    return {name: value for name, (_, value) in found.items()} | {"total": total}
+
+
 def mean_of(x: Tensor, available: Tensor) -> Tensor:
     """Mean of x [B,M] over the modalities that are there; 0 if none is."""
     weight = available.to(x.dtype)
