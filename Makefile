@@ -1,8 +1,12 @@
 # make study | test | lab | figures: each sets up .venv itself when it is missing.
 PYTHON ?= python3
 DATA ?= planted
-STUDY = .venv/bin/msa tables --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCALE),--scale $(SCALE)) \
-	$(if $(DEVICE),--device $(DEVICE)) --jobs $(or $(JOBS),2)
+JOBS ?= 2
+# Values reach the shell as they were typed: spaces, quotes, brackets, & and $ included.
+quoted = '$(subst ','\'',$(value $(1)))'
+STUDY = .venv/bin/msa tables --data $(call quoted,DATA) $(if $(value SEEDS),--seeds $(call quoted,SEEDS)) \
+	$(if $(value SCALE),--scale $(call quoted,SCALE)) $(if $(value DEVICE),--device $(call quoted,DEVICE)) \
+	$(if $(value STORE),--store $(call quoted,STORE)) $(if $(value RETRY),--retry-failed) --jobs $(call quoted,JOBS)
 
 .PHONY: setup study test figures lab clean
 .DEFAULT_GOAL := study
@@ -17,7 +21,7 @@ STUDY = .venv/bin/msa tables --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS)) $(if
 
 setup: .venv/.complete
 
-study: setup  ## every table and figure notebook; DATA=/path SEEDS=5 SCALE=full for real files
+study: setup  ## every table and figure notebook; DATA=FOLDER SEEDS=5 for real files, RETRY=1 for failed runs
 	$(STUDY)
 
 test: setup  ## ruff, pytest, nbval

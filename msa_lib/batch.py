@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import jinja2
 from tqdm import tqdm
 
-from msa_lib.data import load_dataset
+from msa_lib.identity import dataset_of
+from msa_lib.models import MODELS
 from msa_lib.notebooks import NotebookFailed, execute
-from msa_lib.runs import collect, grid
+from msa_lib.pages import PAGES
+from msa_lib.runs import collect, finished, grid, opened
 from msa_lib.state import write_atomically
-from msa_lib.study import NOTEBOOKS, PAGES, amount, data_of, runs_of, second_of
+from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
 
 
 def execute_pages(
@@ -26,50 +29,47 @@ def execute_pages(
     store: str | Path = "runs",
     jobs: int = 2,
     device: str = "cpu",
+    retry_failed: bool = False,
 ) -> list[dict]:
     """Execute the notebooks `names` (all, if none) on `data`; -> one record per notebook: name, status, reason.
 
-    status is "done", "failed" (with the reason), or "not attempted" (the data set is not there). Executed notebooks go
-    to `<store>/notebooks`, their HTML beside them, all rows to `<store>/rows.csv`, the index to `<store>/index.html`.
-    Interrupted, the same call goes on where it was: finished runs are in the store, a broken one has its last epoch.
+    status is "done" (reason: what it had to do without), "failed" (with the reason; also where no network of the page
+    could be trained), or "not attempted" (the data set is not there). All of it is said on stderr as well. Executed
+    notebooks go to `<store>/notebooks`, their HTML beside them, all rows to `<store>/rows.csv`, the index to
+    `<store>/index.html`. Interrupted, the same call goes on where it was: finished runs are in the store, a broken one
+    has its last epoch. Raises FileNotFoundError for `data` that no page can use.
     """
     names = list(names) or list(PAGES)
     if unknown := [name for name in names if name not in PAGES]:
         raise ValueError(f"No table or figure {unknown[0]!r}: expected one of {', '.join(PAGES)}.")
     seeds, scale = amount(data, seeds, scale)
-    store = Path(store).resolve()
-    store.mkdir(parents=True, exist_ok=True)
+    for name, found in expect_data(data).items():
+        print(f"{name}: {found}", file=sys.stderr)
+    store = opened(store)
 
-    outcomes, wanted = [], {}
-    for name in names:
-        if not PAGES[name].dataset:
-            outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": data, "root": ""})
-            continue
-        dataset, root = data_of(name, data, scale)
-        outcomes.append({"name": name, "status": "waiting", "reason": "", "dataset": dataset, "root": root or ""})
-        try:
-            runs = runs_of(name, dataset, root, load_dataset(dataset, root), seeds, scale, device)
-            if PAGES[name].second:
-                outcomes[-1]["second"] = second_of(name, data, scale)
-            if second := outcomes[-1].get("second"):
-                runs += runs_of(name, second, root, load_dataset(second, root), seeds, scale, device)
-            for run in runs:
-                wanted[repr((run.model, run.data, run.root, run.seed, run.switches, run.train))] = run
-        except FileNotFoundError as missing:
-            outcomes[-1] |= {"status": "not attempted", "reason": str(missing)}
-    if wanted:
-        grid(list(wanted.values()), store, jobs, title="training")
+    outcomes = [_prepared(name, data, seeds, scale, device) for name in names]
+    for outcome in outcomes:
+        if outcome["reason"]:
+            print(f"{outcome['name']}, {outcome['status']}: {outcome['reason']}", file=sys.stderr)
+    lacking = [outcome["reason"] for outcome in outcomes if outcome["status"] == "not attempted"]
+    if lacking and len(lacking) == sum(bool(PAGES[name].dataset) for name in names):
+        raise FileNotFoundError(lacking[0])
+    runs = {repr((r.model, r.data, r.root, r.seed, r.switches, r.train)): r for o in outcomes for r in o["runs"]}
+    if runs:
+        grid(list(runs.values()), store, jobs, "training", retry_failed)
+    for outcome in outcomes:
+        _count_failures(outcome, store)
 
     def show(outcome: dict) -> None:
+        second = {"second": outcome["second"]} if PAGES[outcome["name"]].second else {}
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
         parameters |= {"train": ""} if PAGES[outcome["name"]].whole else {}
-        parameters |= {"store": str(store), "jobs": 1, "device": device}
-        parameters |= {"second": outcome["second"]} if "second" in outcome else {}
+        parameters |= {"store": str(store), "jobs": 1, "device": device, **second}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
         try:
             execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
             write_atomically(target.with_suffix(".html"), _html(target).encode())
-            outcome["status"] = "done"
+            outcome["status"] = "failed" if outcome.pop("all failed") else "done"
         except NotebookFailed as problem:
             outcome |= {"status": "failed", "reason": str(problem)}
             print(f"{outcome['name']} failed: {problem}", file=sys.stderr)
@@ -83,7 +83,45 @@ def execute_pages(
     write_atomically(store / "index.html", _index(outcomes, command, store).encode())
     written = [path for name in ("report.html", "index.html", "rows.csv") if (path := store / name).exists()]
     print("\n".join(f"Wrote {path}" for path in written))
+    counts = Counter(outcome["status"] for outcome in outcomes)
+    print(f"{len(outcomes)} pages: {', '.join(f'{n} {status}' for status, n in counts.items())}.")
     return outcomes
+
+
+def _prepared(name: str, data: str, seeds: int, scale: str, device: str) -> dict:
+    """The record of one page before anything is run: its data, its runs, and what it will have to do without."""
+    page = PAGES[name]
+    outcome = {"name": name, "status": "waiting", "reason": "", "dataset": data, "root": "", "second": "", "runs": []}
+    if not page.dataset:
+        return outcome
+    try:
+        there, missing = places(name, data, scale)
+        outcome |= {"dataset": there.get(page.dataset, ("",))[0], "second": there.get(page.second, ("",))[0]}
+        reasons = list(missing)
+        for place in there.values():
+            dataset = dataset_of(*place)
+            outcome["root"] = place[1] or ""
+            outcome["runs"] += runs_of(name, *place, dataset, seeds, scale, device)
+            for reason, rows in left_out(name, dataset, scale).items():
+                reasons.append(f"Left out: {', '.join(rows)}. {reason}")
+        return outcome | {"status": "waiting" if there else "not attempted", "reason": " ".join(reasons)}
+    except FileNotFoundError as absent:
+        return outcome | {"status": "not attempted", "reason": str(absent), "runs": []}
+    except (ValueError, OSError) as damaged:
+        return outcome | {"status": "failed", "reason": str(damaged), "runs": []}
+
+
+def _count_failures(outcome: dict, store: Path) -> None:
+    """Says how many of a page's networks failed; where all did, its notebook has nothing to show of them."""
+    rows = finished(outcome.pop("runs"), store)
+    networks = rows[rows["model"].isin(MODELS)].drop_duplicates("run") if len(rows) else rows
+    failed = networks[networks["status"] == "failed"] if len(networks) else networks
+    outcome["all failed"] = 0 < len(failed) == len(networks)
+    if len(failed):
+        said = f"{len(failed)} of {len(networks)} networks failed (first: {failed['reason'].iloc[0]})"
+        said += "; --retry-failed (make study RETRY=1) trains them again."
+        outcome["reason"] = f"{outcome['reason']} {said}".strip()
+        print(f"{outcome['name']}: {said}", file=sys.stderr)
 
 
 def _html(notebook: Path) -> str:

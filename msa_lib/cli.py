@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import json
 import os
 import shlex
@@ -16,13 +17,36 @@ DATA_HELP = (
 )
 
 
+PLAIN = {"–": "-", "—": "-", "±": "+/-", "≥": ">=", "≤": "<=", "×": "x", "·": "."}  # for terminals without them
+
+
 def main(arguments: list[str] | None = None) -> int:
+    codecs.register_error("plain", lambda e: ("".join(PLAIN.get(c, "?") for c in e.object[e.start : e.end]), e.end))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="plain")
     options = _parser().parse_args(arguments)
     try:
-        return options.verb(options) or 0
-    except (ValueError, FileNotFoundError) as problem:
+        code = options.verb(options) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `msa ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as problem:
+        named = f"{problem.filename}: {problem.strerror}." if problem.filename else str(problem)
+        print(f"msa: {named}", file=sys.stderr)
+        return 2
+    except ValueError as problem:
         print(f"msa: {problem}", file=sys.stderr)
         return 2
+    except RuntimeError as problem:
+        from msa_lib.runs import RunFailed
+
+        if not isinstance(problem, RunFailed):
+            raise
+        print(f"msa: {problem}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("msa: interrupted; the same command resumes.", file=sys.stderr)
         return 130
@@ -38,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", required=True, help="a model of the registry, or ridge, label_mean")
     run.add_argument("--data", default="planted", help=DATA_HELP)
     run.add_argument("--root", help="folder of the real data sets")
-    run.add_argument("--seeds", type=int, nargs="+", action="extend", metavar="SEED", help="default: 1111")
+    run.add_argument("--seeds", type=_seed, nargs="+", action="extend", metavar="SEED", help="default: 1111")
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="switches, settings")
-    run.add_argument("--epochs", type=int, help="the same as --set epochs=N")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    run.add_argument("--epochs", type=_count, help="the same as --set epochs=N")
+    run.add_argument("--jobs", type=_count, default=1, help="runs at a time")
     run.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     run.add_argument("--store", default="runs", metavar="DIR")
     run.add_argument("--retry-failed", action="store_true", help="train failed runs again")
@@ -52,15 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument(
         "--data", default="planted", help=DATA_HELP + "; a folder of real sets serves each its own table"
     )
-    tables.add_argument("--seeds", type=int, help="how many (default: of the scale)")
+    tables.add_argument("--seeds", type=_count, help="how many (default: of the scale)")
     tables.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
-    tables.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    tables.add_argument("--jobs", type=_count, default=2, help="runs at a time")
     tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     tables.add_argument("--store", default="runs", metavar="DIR")
+    tables.add_argument("--retry-failed", action="store_true", help="train failed runs again")
 
     judge = _verb(verbs, "check", _check, "judge the printed numbers by the runs in a store; nothing is trained")
     judge.add_argument("--data", default="planted", help="as given to msa tables")
-    judge.add_argument("--seeds", type=int, help="how many (default: of the scale)")
+    judge.add_argument("--seeds", type=_count, help="how many (default: of the scale)")
     judge.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
     judge.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="on which the runs were made")
     judge.add_argument("--store", default="runs", metavar="DIR")
@@ -84,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--label", default="label", metavar="COLUMN")
     encode.add_argument("--split", default="split", metavar="COLUMN")
     encode.add_argument("--id", default="clip_id", metavar="COLUMN")
-    encode.add_argument("--max-length", type=int, default=50, help="tokens, special ones included")
-    encode.add_argument("--batch-size", type=int, default=64)
+    encode.add_argument("--max-length", type=_count, default=50, help="tokens, special ones included")
+    encode.add_argument("--batch-size", type=_count, default=64)
     encode.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     pack = _verb(data, "pack", _pack, "any data set -> a memory-mapped folder that loads in under a second")
     pack.add_argument("data", help=DATA_HELP)
@@ -99,6 +124,18 @@ def _verb(verbs, name: str, function, text: str) -> argparse.ArgumentParser:
     parser.set_defaults(verb=function)
     parser.add_argument("--json", metavar="FILE", help="write what was found as JSON")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected whole numbers such as 1111 1112")
+    return int(text)
 
 
 def _write_json(path: str | None, content) -> None:
@@ -128,6 +165,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
 
 
 def _run(options) -> int:
+    from msa_lib.identity import dataset_of
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
     from msa_lib.train import TrainConfig
@@ -144,18 +182,27 @@ def _run(options) -> int:
     train = {name: value for name, value in values.items() if name in settings}
     switches = {name: value for name, value in values.items() if name not in settings}
     seeds = (options.seeds or [1111]) if options.model in MODELS else [0]
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise ValueError(f"--seeds names {twice[0]} more than once; expected every seed once.")
     root = options.root and str(Path(options.root).resolve())
     wanted = [Run(options.model, options.data, s, switches, train, root, options.device) for s in seeds]
     rows = grid(wanted, options.store, options.jobs, title=options.model, retry_failed=options.retry_failed)
     _write_json(options.json, _records(rows))
-    for _, failed in rows[rows["status"] == "failed"].iterrows():
+    failures = rows[rows["status"] == "failed"]
+    for _, failed in failures.iterrows():
         print(f"seed {failed['seed']} failed: {failed['reason']}", file=sys.stderr)
+    if len(failures) and not options.retry_failed:
+        print("A failed run is kept with its reason; --retry-failed trains it again.", file=sys.stderr)
     done = rows[(rows["status"] == "done") & (rows["split"] == "test") & ~rows["metric"].str.contains(r"_[kn]$")]
     if len(done):
         table = done.groupby("metric", sort=False)["value"].agg(["mean", "std", "count"])
         kind = "synthetic data" if done["synthetic"].all() else "real data"
         print(f"{options.model} on {options.data} ({kind}), test split; std is the sample SD over seeds")
         print(table.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
+        if rule := ", ".join(sorted(set(done["selection"]) - {""})):
+            print(f"Epoch kept by: {rule}.")
+    for note in dataset_of(options.data, root).notes:
+        print(f"Note: {note}")
     return int((rows["status"] == "failed").any())
 
 
@@ -165,8 +212,9 @@ def _tables(options) -> int:
     if options.jobs > 1:  # notebooks run side by side: one thread each
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     outcomes = execute_pages(
-        options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device
-    )
+        options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device,
+        options.retry_failed,
+    )  # fmt: skip
     _write_json(options.json, outcomes)
     return int(any(outcome["status"] == "failed" for outcome in outcomes))
 
@@ -178,6 +226,7 @@ def _check(options) -> int:
     from papers_check.tables import as_text
 
     seeds, scale = study.amount(options.data, options.seeds, options.scale)
+    study.expect_data(options.data)
     tables = study.table_rows(options.data, seeds, scale, options.store, options.device)
     notes = sorted({reason for table in tables for reason in table["skipped"]})
     if not any(table["data"] for table in tables):

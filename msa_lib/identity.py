@@ -26,7 +26,7 @@ import torch
 
 from msa_lib import data as data_package
 from msa_lib import reference, train
-from msa_lib.data import REAL, Dataset, files_of, load_dataset, split_options
+from msa_lib.data import REAL, Dataset, files_of, load_dataset, short_name, split_options
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES, SWITCHES
 from msa_lib.state import write_atomically
@@ -54,7 +54,8 @@ def parameters(run: Run, store: Path | None = None, remember: bool = False) -> d
     settings = asdict(checked(TrainConfig, dict(run.train), "training setting"))
     settings.pop("switches")
     device = torch.device(run.device).type
-    common |= {"data": _content(run, store, remember), "seed": int(run.seed)}
+    trained_text = switches.get("bert", "precomputed") != "precomputed"
+    common |= {"data": _content(run, store, remember, trained_text), "seed": int(run.seed)}
     return _plain(common | {"switches": switches, "train": settings, "device": device})
 
 
@@ -109,9 +110,9 @@ def completed(params: Mapping) -> dict:
     return {**params, **parts}
 
 
-def dataset_of(run: Run) -> Dataset:
-    """The data of a run, loaded once as long as the files stay the same."""
-    return loaded(run.data, run.root, _stamp(run))
+def dataset_of(name: str, root: str | None) -> Dataset:
+    """`load_dataset`, loaded once as long as the files stay the same."""
+    return loaded(name, root, _stamp(name, root))
 
 
 @lru_cache(maxsize=2)
@@ -126,11 +127,17 @@ def _plain(content: Mapping) -> dict:
 # What a store knows of data
 
 
-def _content(run: Run, store: Path | None, remember: bool) -> dict:
-    """Name, fingerprint and label scale of the data: from the store if it knows these very files, else loaded."""
+def _content(run: Run, store: Path | None, remember: bool, encoder: bool = False) -> dict:
+    """Name, fingerprint, label scale (and text encoder) of the data; from the store if it knows these very files."""
+    content = dict(_described(run, store, remember))
+    name = content.pop("encoder")
+    return content | {"encoder": name} if encoder else content  # its weights are where training starts
+
+
+def _described(run: Run, store: Path | None, remember: bool) -> dict:
     known = [] if store is None else _known(run, store)
     try:
-        stamp = _stamp(run)
+        stamp = _stamp(run.data, run.root)
     except FileNotFoundError as missing:
         return _remembered(run, known, missing)
     reader = _reader()
@@ -138,9 +145,10 @@ def _content(run: Run, store: Path | None, remember: bool) -> dict:
         if stamp and record["reader"] == reader and record["stamp"] == [list(file) for file in stamp]:
             return record["data"]
     dataset = loaded(run.data, run.root, stamp)
-    data = {"name": Path(run.data).name, "fingerprint": dataset.fingerprint, "scale": dataset.scale}
+    data = {"name": short_name(run.data), "fingerprint": dataset.fingerprint, "scale": dataset.scale}
+    data["encoder"] = dataset.encoder
     if remember and stamp and store is not None:
-        settled = _stamp(run) == stamp and time.time() - max(file[3] for file in stamp) / 1e9 > SETTLED
+        settled = _stamp(run.data, run.root) == stamp and time.time() - max(file[3] for file in stamp) / 1e9 > SETTLED
         record = {"data": data, "asked": _asked(run), "stamp": stamp if settled else None, "reader": reader}
         folder = _records(run, store)
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +162,7 @@ def _known(run: Run, store: Path) -> list[dict]:
     for path in _records(run, store).glob("*.json"):
         with suppress(ValueError, KeyError, TypeError):
             record = json.loads(path.read_text())
+            record["data"]["encoder"]  # not there in records of an older form
             records.append({name: record[name] for name in ("data", "stamp", "reader")})
     return records
 
@@ -184,9 +193,9 @@ def _asked(run: Run) -> list[str]:
     return ["", os.path.abspath(os.path.join(run.root or "", run.data))]
 
 
-def _stamp(run: Run) -> tuple[tuple[str, int, int, int, int], ...]:
+def _stamp(name: str, root: str | None) -> tuple[tuple[str, int, int, int, int], ...]:
     """Path, size, time of writing, time of change and inode of each file of the data; empty for planted data."""
-    facts = ((os.path.abspath(path), path.stat()) for path in files_of(run.data, run.root))
+    facts = ((os.path.abspath(path), path.stat()) for path in files_of(name, root))
     return tuple((path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in facts)
 
 

@@ -14,15 +14,18 @@ one that was killed takes it up where it was. A failed run keeps its reason and 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
 import platform
 import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock, Timeout
 from safetensors.torch import load, save
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -45,6 +48,7 @@ from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
 
 STORE = Path("runs")
+PATIENCE = 2.0  # seconds until waiting for another process is said
 
 
 class RunFailed(RuntimeError):
@@ -70,11 +74,11 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
-    params = parameters(run, Path(store), remember=True)
-    folder = Path(store).resolve() / run_id(params)
-    folder.mkdir(parents=True, exist_ok=True)
+    params = parameters(run, opened(store), remember=True)
+    folder = opened(store) / run_id(params)
+    folder.mkdir(exist_ok=True)
     state = folder / "state.pt"
-    with FileLock(folder / "lock"):  # released by the system if this process dies
+    with _locked(folder):
         for partial in folder.glob("*.partial"):  # of a process that was killed while writing
             partial.unlink()
         result = _read(folder, params)
@@ -84,7 +88,7 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
                 return result
         if run.model in MODELS:  # a finished run can be read on any machine
             check_device(run.device)
-        dataset = dataset_of(run)
+        dataset = dataset_of(run.data, run.root)
         if dataset.fingerprint != params["data"]["fingerprint"]:
             raise ValueError(f"The data {run.data} changed while they were read; ask again.")
         if state.exists():
@@ -97,8 +101,8 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         started = time.perf_counter()
         try:
             outcome = _train(run, dataset, params, folder, report)
-        except (ValueError, FileNotFoundError):
-            raise  # the request was wrong, not the run
+        except (ValueError, OSError):
+            raise  # the request was wrong, or the disk is full: nothing that the run's parameters decide
         except Exception as problem:  # recorded, not hidden: out of memory, a bug in a model
             outcome = RunResult(run.model, run.seed, "failed", reason=f"{type(problem).__name__}: {problem}")
         environment["seconds"] += time.perf_counter() - started
@@ -106,6 +110,47 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         result = _write(folder, params, outcome, dataset)
         state.unlink(missing_ok=True)
         return result
+
+
+def opened(store: Path | str) -> Path:
+    """The folder of a store, made if it is not there. Raises NotADirectoryError if something else is in its place."""
+    store = Path(store).resolve()
+    for place in (store, *store.parents):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is a file; expected a folder for the store of runs.")
+    store.mkdir(parents=True, exist_ok=True)
+    return store
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process per run. The system releases the lock if this process dies; waiting for another one is said."""
+    lock = FileLock(folder / "lock")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of falling back to a lock that would outlive this process
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                print(f"Another process is at this run: waiting for {lock.lock_file}.", file=sys.stderr, flush=True)
+                lock.acquire()
+        has_locks = not isinstance(lock, SoftFileLock)
+    except NotImplementedError:
+        has_locks = False
+    except OSError as problem:
+        if problem.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        has_locks = False
+    if not has_locks:
+        lock.release()
+        raise OSError(
+            f"The file system of {folder.parent} has no file locks, without which two processes could train one run: "
+            f"expected a store on a disk that has them (--store)."
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _train(run: Run, dataset: Dataset, params: Mapping, folder: Path, report) -> RunResult:
@@ -215,7 +260,7 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
             f"Run {folder.name} kept no weights: its text encoder was trained along, or it is an older run."
         )
     try:
-        dataset = dataset_of(run)
+        dataset = dataset_of(run.data, run.root)
     except FileNotFoundError as missing:
         raise FileNotFoundError(f"{missing} The network of run {folder.name} is built from them.") from None
     built = build_model(run.model, dataset, **params["switches"])
@@ -230,21 +275,34 @@ def grid(
 
     Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
     """
+    from concurrent.futures import BrokenExecutor
+
     from joblib import Parallel, delayed
+    from joblib.parallel import LokyBackend, get_active_backend
     from tqdm import tqdm
 
-    store = str(Path(store).resolve())
+    if jobs < 1:
+        raise ValueError(f"The number of runs at a time is {jobs}; expected 1 or more.")
+    store = str(opened(store))
     bar = tqdm(total=len(runs), desc=title, unit="run")
-    if jobs == 1:
+    backend, configured = get_active_backend()  # what a `joblib.parallel_config` around this call asks for
+    elsewhere = configured is not None or not isinstance(backend, LokyBackend)
+    if jobs == 1 and not elsewhere:
         work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
     else:
         calls = (delayed(execute)(run, store, retry_failed) for run in runs)
-        work = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
+        work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
     results = []
-    with bar:
-        for result in work:
-            results.append(result)
-            bar.update()
+    try:
+        with bar:
+            for result in work:
+                results.append(result)
+                bar.update()
+    except BrokenExecutor:  # of the system, for want of memory, or of a person
+        raise RunFailed(
+            f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
+            f"kept, and the same command goes on from there."
+        ) from None
     return _labelled(runs, results)
 
 

@@ -85,8 +85,12 @@ def plain(value):
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target, flush to the disk, rename: a reader sees the old file or the whole new one."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as problem:  # a full disk names no file of its own accord
+        partial.unlink(missing_ok=True)
+        raise type(problem)(problem.errno, problem.strerror, str(path)) from None

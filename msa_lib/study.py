@@ -1,224 +1,170 @@
-"""The study as data: which runs each notebook shows, on which data set, and how much of it at which scale.
+"""What the pages of the study (`pages.py`) need to run: data in the place of each printed set, runs, rows, captions.
 
 A notebook asks for the `runs_of` its page; the command line asks for those of all notebooks first, so that one
-progress bar knows all the work. The names of rows are ours; what a paper prints for them is in `papers_check`.
+progress bar knows all the work. Whatever a page asks for and cannot have is said: `places`, `left_out`.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
+import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, split_options
+from msa_lib import MODALITIES
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data.check import SIZES
+from msa_lib.data.encode import encoder_problem
+from msa_lib.identity import dataset_of
 from msa_lib.models import MODELS
+from msa_lib.pages import BATCH_SIZES, FIRST_SEED, PAGES, PRINTED, SCALES, SHORTER, Page, tuned_label  # fmt: skip
 from msa_lib.runs import Run, finished
 from msa_lib.train import TrainConfig
 
-FIRST_SEED = 1111
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"  # of the checkout
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
-
-    Sizes apply to planted data only: real data are never cut.
-    """
-
-    seeds: int
-    cost: str
-    sizes: str = ""  # options of a planted data set
-    switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
-    train: Mapping = field(default_factory=dict)
-
-
-SMALL = {  # the smallest sensible width of each model
-    "amsgfn": {"d": 16, "heads": 2, "n_layers": 1},
-    "dsrf": {"d": 16, "heads": 2, "n_layers": 1},
-}
-SCALES: dict[str, Scale] = {
-    "smoke": Scale(
-        seeds=1,
-        cost="seconds; numbers without meaning",
-        sizes="train=48&valid=24&test=32",
-        switches=SMALL,
-        train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
-    ),
-    "quick": Scale(
-        seeds=3,
-        cost="minutes on two cores; small models",
-        sizes="train=400&valid=200&test=400",
-        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
-        train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
-    ),
-    "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
-}
-SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
-BATCH_SIZES = {"mosi": 32, "sims": 32}  # at full scale; 64 otherwise
-TEST_SIZES = {"mosi": 686, "mosei": 4659, "sims": 457, "simsv2": 1034}  # of the real sets on their standard split
-SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
-PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
-    "dsrf": {
-        "mosi": {"d": 128, "batch_size": 32, **SLOW, "lr": 3e-5, "lr_encoder": 3e-5},
-        "mosei": {"d": 128, "batch_size": 64, **SLOW},
-        "sims": {"d": 64, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
-        "simsv2": {"d": 128, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
-    }
-}
-
-
-@dataclass(frozen=True)
-class Page:
-    """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
-
-    Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
-    the table's right half; `readings` say which of our labels a printed row can mean, beside those that are
-    data of `papers_check`.
-    `whole`: shows the whole study and is given its data argument as it is.
-    """
-
-    title: str
-    dataset: str
-    rows: Mapping[str, tuple[str, Mapping]]
-    paper: str = ""
-    table: int | None = None
-    detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
-    second: str = ""
-    readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    whole: bool = False
-
-
-def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
-    return {label: (model, MODELS[model].VARIANTS[label]) for label in labels}
-
-
-REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
-MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
-COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
-                  "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
-CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
-                "oracle dominant", "w/o both contrastive", "concat MLP")  # fmt: skip
-CONTROL_DETAIL = ("s=1, dynamic p", "s=1, trained p", "gate off")
-DSRF_ROWS = {
-    "full": ("dsrf", {}),
-    "full, lr 1e-3": ("dsrf", {"lr": 1e-3}),  # the printed rates are those of fine-tuning; from scratch they are slow
-    "AMSGFN": ("amsgfn", {}),
-} | REFERENCE_ROWS
-ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "w/o HSF (bypass)", "no_routing",
-                 "no_usf", "no_rec_loss", "wide vector", "no factor losses", "no L_emo", "literal votes",
-                 "one iteration", "literal Eq. 15", "mean readout")  # fmt: skip
-ABLATION_DETAIL = ("no_routing (concat)", "no_routing, no_rec_loss", "no_usf (g=1/2)", "random roles", "no L_ctx",
-                   "no L_amb", "no L_n", "no independence", "literal Eq. 6", "literal Eq. 17", "Eq. 13 only",
-                   "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point")  # fmt: skip
-
-PAGES: dict[str, Page] = {
-    "sanity": Page("Sanity before any table", "mosi", {}),
-    "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
-    "amsgfn_table2_mosi": Page(
-        "AMSGFN Table 2: CMU-MOSI", "mosi", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 2
-    ),
-    "amsgfn_table3_mosei": Page(
-        "AMSGFN Table 3: CMU-MOSEI", "mosei", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 3
-    ),
-    "amsgfn_table4_sims": Page(
-        "AMSGFN Table 4: CH-SIMS", "sims", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 4
-    ),
-    "amsgfn_table5_modalities": Page(
-        "AMSGFN Table 5: modalities",
-        "mosei",
-        _variants("amsgfn", *MODALITY_ROWS, "full")
-        | {
-            f"ridge {label}": ("ridge", switches)
-            for label, (_, switches) in _variants("amsgfn", *MODALITY_ROWS).items()
-        }
-        | {"ridge full": ("ridge", {"modalities": "tav"})}
-        | {"label mean": ("label_mean", {})},
-        "amsgfn",
-        5,
-    ),
-    "amsgfn_table6_components": Page(
-        "AMSGFN Table 6: components",
-        "mosei",
-        _variants("amsgfn", *COMPONENT_ROWS, *CONTROL_ROWS) | REFERENCE_ROWS,
-        "amsgfn",
-        6,
-        detail=_variants("amsgfn", *CONTROL_DETAIL),
-    ),
-    "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
-    "dsrf_table1_mosi_mosei": Page(
-        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei"
-    ),
-    "dsrf_table2_sims_simsv2": Page(
-        "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2"
-    ),
-    "dsrf_table3_ablation": Page(
-        "DSRF Table 3: ablation",
-        "mosi",
-        _variants("dsrf", *ABLATION_ROWS) | REFERENCE_ROWS,
-        "dsrf",
-        3,
-        detail=_variants("dsrf", *ABLATION_DETAIL),
-    ),
-    "figure_routing": Page(
-        "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
-    ),
-    "paper_audit": Page("The papers audited, without training", "", {}),
-    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
-    "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
-    "figure_robustness": Page(
-        "Noisy and missing modalities",
-        "mosi",
-        _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
-    ),
-}
+TRAINING = {setting.name for setting in fields(TrainConfig)}
 
 
 def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:
     """Seeds and scale, defaults filled in: quick on planted data, full otherwise; as many seeds as the scale has."""
     scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
-    if scale not in SCALES:
-        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
-    return seeds or SCALES[scale].seeds, scale
+    default = _scale(scale).seeds
+    seeds = default if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"The number of seeds is {seeds}; expected 1 or more.")
+    return seeds, scale
+
+
+def _scale(name: str):
+    if name not in SCALES:
+        raise ValueError(f"No scale {name!r}: expected one of {', '.join(SCALES)}.")
+    return SCALES[name]
+
+
+# --- which data stand where ------------------------------------------------------------------------------------------
 
 
 def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:
     """(name, root) of the data set a notebook uses when the study is asked to run on `data`.
 
     `data` is "planted" (then the planted stand-in of the page's own set), another planted name, a file or packed
-    folder (then every notebook uses it), or a folder that holds the real sets (then each notebook takes its own).
+    folder (then every notebook uses it), or a folder that holds the real sets: then each notebook takes its own, and
+    one that shows nothing printed for its set takes the first there is. Options after '?' stay with the name.
     """
-    return _data_for(PAGES[page].dataset, data, scale)
+    own = PAGES[page].dataset
+    place = _data_for(own, data, scale)
+    if place[1] and PAGES[page].any_set and _absence(*place):
+        others = (_data_for(real, data, scale) for real in REAL if real != own)
+        return next((other for other in others if not _absence(*other)), place)
+    return place
+
+
+def places(page: str, data: str, scale: str) -> tuple[dict[str, tuple[str, str | None]], list[str]]:
+    """What stands in for each printed data set of a page, {printed: (name, root)}, and a sentence for each without.
+
+    One data set for a page of two printed ones stands in for the one it is taken for (`stands_in`).
+    """
+    own = PAGES[page]
+    found = {printed: _data_for(printed, data, scale) for printed in own.printed}
+    if own.any_set:
+        found = {own.dataset: data_of(page, data, scale)}
+    absent = {printed: reason for printed, place in found.items() if (reason := _absence(*place))}
+    there = {printed: place for printed, place in found.items() if printed not in absent}
+    if len(there) == 2 and len(set(there.values())) == 1:
+        place = next(iter(there.values()))
+        there = {stands_in(page, place[0], dataset_of(*place)): place}
+    return there, list(dict.fromkeys(absent.values()))
 
 
 def second_of(page: str, data: str, scale: str) -> str:
     """Name of the data set of a table's right half, in the same root; empty if there is none or one file is for all."""
-    first, root = data_of(page, data, scale)
-    second, _ = _data_for(PAGES[page].second, data, scale) if PAGES[page].second else ("", None)
-    if root:
+    there, _ = places(page, data, scale)
+    return there[PAGES[page].second][0] if len(there) == 2 else ""
+
+
+def stands_in(page: str, name: str, dataset: Dataset) -> str:
+    """The printed data set for which a page takes `dataset`, loaded as `name`: of two the one that it is, if it is one.
+
+    Settings and verdicts go by this, never by the name under which a file was given.
+    """
+    first, second = PAGES[page].dataset, PAGES[page].second
+    if not second:
+        return first
+    if dataset.synthetic:
+        return second if split_options(name)[0] == f"planted-{second}" else first
+    sizes = tuple(map(len, dataset.splits.values()))
+    return second if sizes[-1] == SIZES[second][-1] and sizes[-1] != SIZES[first][-1] else first
+
+
+def expect_data(data: str, scale: str = "full") -> dict[str, str]:
+    """Which real sets a folder holds, {name: file or what was looked for}; empty for anything that is no such folder.
+
+    Raises FileNotFoundError with one sentence if `data` is nothing that the study could run on.
+    """
+    base, options = split_options(data)
+    if base in PLANTED or (Path(base).exists() and not _holds_sets(base)):
+        return {}
+    if not Path(base).exists():
+        hint = "give the folder that holds it" if base in REAL else f"expected one of {', '.join(PLANTED)}, or a path"
+        raise FileNotFoundError(f"No data set {base!r}: {hint}.")
+    found = {}
+    for name in REAL:
         try:
-            locate(second, root, {})  # loaded where it is used
-        except FileNotFoundError:
-            return ""
-    return "" if second == first else second
+            found[name] = str(locate(name, base, dict(options)).relative_to(base))
+        except FileNotFoundError as missing:
+            found[name] = str(missing)
+    if all(_absence(name + data[len(base) :], base) for name in REAL):
+        files = ", ".join(choices[0] for choices in REAL.values())
+        parent = Path(base).resolve().parent
+        above = any(not _absence(name, str(parent)) for name in REAL)
+        hint = f"; its parent {parent} holds one" if above else ""
+        raise FileNotFoundError(f"No data set under {base}: expected {files}, or a packed <name>.packed{hint}.")
+    return found
+
+
+def sized(name: str, scale: str) -> str:
+    """A planted name with the sizes of the scale, for a notebook's default; any other name as it is."""
+    base, options = split_options(name)
+    if base not in PLANTED or options:
+        return name
+    sizes = [_scale(scale).sizes, SHORTER.get(base, "")] if _scale(scale).sizes else []
+    return f"{base}?{'&'.join(filter(None, sizes))}".rstrip("?")
 
 
 def _data_for(real: str, data: str, scale: str) -> tuple[str, str | None]:
     base, options = split_options(data)
     if base == "planted" and not options:
-        base = f"planted-{real}"
+        base = data = f"planted-{real}"
     if base in PLANTED:
-        sizes = [SCALES[scale].sizes, SHORTER.get(base, "")] if SCALES[scale].sizes else []
-        sized = f"{base}?{'&'.join(filter(None, sizes))}".rstrip("?")
-        return (data if options else sized), None
-    if Path(base).is_dir() and not (Path(base) / "meta.json").exists():
-        return real, str(Path(base).resolve())
+        return sized(data, scale), None
+    if _holds_sets(base):
+        return real + data[len(base) :], str(Path(base).resolve())
     return (str(Path(base).resolve()) + data[len(base) :] if Path(base).exists() else data), None
+
+
+def _holds_sets(base: str) -> bool:
+    return Path(base).is_dir() and not (Path(base) / "meta.json").exists()
+
+
+def _absence(name: str, root: str | None) -> str:
+    """Why a real set is not under `root`; empty if it is. Other names are looked for where they are loaded."""
+    base, options = split_options(name)
+    if root is None or base not in REAL:
+        return ""
+    try:
+        locate(base, root, options)
+    except (FileNotFoundError, ValueError) as missing:
+        return str(missing)
+    return ""
+
+
+# --- which runs a page shows -----------------------------------------------------------------------------------------
 
 
 def runs_of(
@@ -226,20 +172,16 @@ def runs_of(
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
-    Rows that the data cannot have, such as T+A without audio or the oracle without planted facts, are left out, and so
-    is a row whose training settings are those of the scale anyway.
+    Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
+    those of the scale anyway.
     """
-    if scale not in SCALES:
-        raise ValueError(f"No scale {scale!r}: expected one of {', '.join(SCALES)}.")
-    size, runs, possible = SCALES[scale], [], _fits(dataset)
-    rows = PAGES[page].rows | (PAGES[page].detail if scale == "full" else {})
-    for label, (model, own) in rows.items():
-        if not possible(model, own):
-            continue
+    seeds, scale = amount(name, seeds, scale)
+    size, runs, printed = SCALES[scale], [], stands_in(page, name, dataset)
+    for label, (model, own) in _rows(page, dataset, scale)[0].items():
         if model not in MODELS:
             runs.append(Run(model, name, 0, own, {}, root or None, label=label))
             continue
-        common = _settings(model, split_options(name)[0], scale)
+        common = _settings(model, printed, scale)
         settings = common | dict(own)
         if own and settings == common:
             continue
@@ -248,6 +190,63 @@ def runs_of(
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             runs.append(Run(model, name, seed, switches, train, root or None, device, label))
     return runs
+
+
+def left_out(page: str, dataset: Dataset, scale: str) -> dict[str, list[str]]:
+    """The rows of a page that the data cannot have: reason, a sentence -> their labels."""
+    reasons: dict[str, list[str]] = {}
+    for label, reason in _rows(page, dataset, scale)[1].items():
+        reasons.setdefault(reason, []).append(label)
+    return reasons
+
+
+def _rows(page: str, dataset: Dataset, scale: str) -> tuple[dict[str, tuple[str, Mapping]], dict[str, str]]:
+    """label -> (model, switches) of the rows that can be had on `dataset`, and label -> reason of the others.
+
+    At full scale each row that stands for a printed one has a twin with a fine-tuned text encoder, where the data have
+    the token ids of one: which of the two the printed numbers are is for the verdicts to weigh.
+    """
+    shown = PAGES[page]
+    text, tokens = dataset.train.text, dataset.train.tokens
+    only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
+    possible, reasons = {}, {}
+    for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
+        own = {"bert": "frozen", **own} if only_tokens and model in MODELS else own
+        reason = impossible(dataset, own) or (encoder_problem(dataset.encoder) if "bert" in own else "")
+        if reason:
+            reasons[label] = reason
+        else:
+            possible[label] = model, own
+        tuned = scale == "full" and label in shown.tuned and tokens is not None and "t" in own.get("modalities", "t")
+        if tuned and label in possible:
+            if reason := encoder_problem(dataset.encoder):
+                reasons[tuned_label(label)] = reason
+            else:
+                possible[tuned_label(label)] = model, {**own, "bert": "finetune"}
+    return possible, reasons
+
+
+def impossible(dataset: Dataset, switches: Mapping) -> str:
+    """Why a row with these switches cannot be had on `dataset`, a sentence; empty if it can."""
+    have = {letter for letter, has in zip("tav", dataset.available, strict=True) if has}
+    fixed = {switches["select"][-1]} if str(switches.get("select", "")).startswith("fixed:") else set()
+    lacking = (set(switches.get("modalities", "")) | fixed) - have
+    if lacking:
+        words = " and ".join(m for m in MODALITIES if m[0] in lacking)
+        return f"It needs {words}, which {dataset.name} lacks."
+    if switches.get("select") == "oracle" and "dominant" not in dataset.train.truth:
+        return f"It needs the planted dominant modality, which {dataset.name} does not know."
+    return ""
+
+
+def _settings(model: str, printed: str, scale: str) -> dict:
+    """Training settings of a scale; at full scale what the paper states for the data set, its width included."""
+    if SCALES[scale].train:
+        return dict(SCALES[scale].train)
+    return dict(PRINTED.get(model, {}).get(printed, {"batch_size": BATCH_SIZES.get(printed, 64)}))
+
+
+# --- what the store holds of the printed tables ----------------------------------------------------------------------
 
 
 def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str = "cpu") -> list[dict]:
@@ -261,18 +260,17 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     for name, page in PAGES.items():
         if page.table is None or not page.rows:
             continue
-        used, parts, skipped = {}, [], []
-        for printed, (half, root) in _halves(name, data, scale).items():
-            try:
-                dataset = load_dataset(half, root)
-            except FileNotFoundError as missing:
-                skipped.append(str(missing))
-                continue
-            if reason := _stands_for(printed, dataset, scale):
+        there, skipped = places(name, data, scale)
+        used, parts = {}, []
+        for printed, (half, root) in there.items():
+            dataset = dataset_of(half, root)
+            rows = finished(runs_of(name, half, root, dataset, seeds, scale, device), store)
+            reason = _stands_for(printed, dataset, scale)
+            if reason := reason or ("" if dataset.synthetic else _other_settings(page, printed, rows)):
                 skipped.append(reason)
                 continue
-            used[printed] = (Path(half).name, dataset.synthetic, len(dataset.test))
-            parts.append(finished(runs_of(name, half, root, dataset, seeds, scale, device), store))
+            used[printed] = (short_name(half), dataset.synthetic, len(dataset.test))
+            parts.append(rows)
         parts = [part for part in parts if len(part)]
         rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         readings = {
@@ -291,7 +289,7 @@ def _stands_for(printed: str, dataset: Dataset, scale: str) -> str:
     """
     if dataset.synthetic:
         return ""
-    name, n = Path(dataset.name).name, TEST_SIZES[printed]
+    name, n = Path(dataset.name).name, SIZES[printed][-1]
     if len(dataset.test) != n:
         return f"{name} has {len(dataset.test)} test samples; {printed}, for which numbers are printed, has {n}."
     if not all(dataset.available):
@@ -301,36 +299,28 @@ def _stands_for(printed: str, dataset: Dataset, scale: str) -> str:
     return ""
 
 
-def _halves(page: str, data: str, scale: str) -> dict[str, tuple[str, str | None]]:
-    """Printed data set -> (name, root) of the one in its place."""
-    name, root = data_of(page, data, scale)
-    halves = {PAGES[page].dataset: (name, root)}
-    if second := second_of(page, data, scale):
-        halves[PAGES[page].second] = (second, root)
-    return halves
+def _other_settings(page: Page, printed: str, rows: pd.DataFrame) -> str:
+    """Why rows that stand for printed ones were not made with the settings that the paper prints; empty if they were.
+
+    A row may change what it is about (its own switches); every other printed setting has to be the printed one.
+    """
+    stated = PRINTED.get(page.paper, {}).get(printed, {})
+    labels = {twin: label for label in page.tuned for twin in (label, tuned_label(label))}
+    for _, row in rows.drop_duplicates("run").iterrows() if len(rows) else ():
+        if row["label"] not in labels or row["model"] != page.paper:
+            continue
+        used = json.loads(row["switches"]) | json.loads(row["train"])
+        own = page.rows[labels[row["label"]]][1]
+        for name, value in stated.items():
+            if name not in own and used[name] != value:
+                return (
+                    f"Runs of {row['label']} for {printed} have {name} = {used[name]:g}, the paper prints {value:g}: "
+                    f"they are not judged."
+                )
+    return ""
 
 
-TRAINING = {setting.name for setting in fields(TrainConfig)}
-
-
-def _settings(model: str, name: str, scale: str) -> dict:
-    """Training settings of a scale; at full scale what the paper states for the data set, its width included."""
-    if SCALES[scale].train:
-        return dict(SCALES[scale].train)
-    real = name.removeprefix("planted-")
-    return PRINTED.get(model, {}).get(real, {"batch_size": BATCH_SIZES.get(real, 64)})
-
-
-def _fits(dataset: Dataset) -> Callable[[str, Mapping], bool]:
-    have = {letter for letter, has in zip("tav", dataset.available, strict=True) if has}
-
-    def applicable(model: str, switches: Mapping) -> bool:
-        if switches.get("select") == "oracle" and "dominant" not in dataset.train.truth:
-            return False
-        fixed = {switches["select"][-1]} if str(switches.get("select", "")).startswith("fixed:") else set()
-        return (set(switches.get("modalities", "")) | fixed) <= have
-
-    return applicable
+# --- what stands around a table --------------------------------------------------------------------------------------
 
 
 def folder(store: str) -> str:
@@ -347,11 +337,22 @@ def headline(dataset: Dataset) -> str:
     return f"Right of the bar: ours, on {'SYNTHETIC (planted)' if dataset.synthetic else 'real'} data, {dataset.name}"
 
 
-def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str) -> str:
-    """What must stand under every table: the data, the seeds, the spread, the selection rule, the command."""
+def command(name: str, root: str | None, seeds: int, scale: str, page: str = "") -> str:
+    """The command line that makes a page (or all) again; folders of this machine are left out of it."""
+    data = "FOLDER" if root else short_name(name)
+    words = ["msa", "tables", page, "--data", data, "--seeds", str(seeds), "--scale", scale]
+    return shlex.join(filter(None, words))
+
+
+def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page: str = "") -> str:
+    """What must stand under every table: the data, the seeds, the spread, the selection rule, the command.
+
+    With `page`, also the rows of it that these data cannot have.
+    """
     trained = rows[rows["selection"] != ""]
     seeds = ", ".join(map(str, sorted(trained["seed"].unique())))
     n, rules = trained["seed"].nunique(), ", ".join(sorted(trained["selection"].unique()))
+    absent = left_out(page, dataset, scale) if page else {}
     kind = "real data"
     if dataset.synthetic:
         kind = "SYNTHETIC (planted): relations only, no number compares with a printed one"
@@ -361,6 +362,7 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str) -> s
             *(f"      {note}" for note in dataset.notes),
             f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
             f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
+            *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
             f"Command: {command}",
         ]
     )

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from msa_lib import batch, cli, runs, study
+from msa_lib import batch, cli, pages, runs, study
 from msa_lib.data import load_dataset
 from papers_check import load_reported, papers
 from papers_check.joined import assemble, pages_from
@@ -157,7 +157,7 @@ def test_full_scale_takes_what_the_paper_states():
     assert "full, lr 1e-3" not in quick  # that is the rate of the scale anyway
     ablation = [{r.label for r in study.runs_of("dsrf_table3_ablation", SMOKE, None, data, 1, scale)}
                 for scale in ("quick", "full")]  # fmt: skip
-    assert ablation[1] - ablation[0] == set(study.ABLATION_DETAIL)
+    assert ablation[1] - ablation[0] == set(pages.ABLATION_DETAIL)
 
 
 def test_paired_differences_by_hand():
@@ -250,13 +250,6 @@ def test_one_page_through_the_batch(tmp_path):
     assert "amsgfn_table2_mosi.html" in (tmp_path / "index.html").read_text()
 
 
-def test_a_missing_set_is_not_attempted_rather_than_failed(tmp_path):
-    (tmp_path / "data").mkdir()
-    (outcome,) = batch.execute_pages(["amsgfn_table3_mosei"], str(tmp_path / "data"), 1, "smoke", tmp_path / "r")
-    assert outcome["status"] == "not attempted"
-    assert "mosei" in outcome["reason"]
-
-
 def test_plain_papermill_runs_a_notebook_on_a_path(tmp_path):
     from msa_lib.data import pack
 
@@ -323,8 +316,8 @@ def test_msa_check_writes_what_it_found(small_store, tmp_path, capsys):
     assert "not comparable: synthetic" in capsys.readouterr().out
     assert cli.main(["check", "--scale", "smoke", "--store", str(tmp_path / "empty")]) == 0
     assert "no two rows of a table have runs" in capsys.readouterr().out
-    assert cli.main(["check", "--data", str(tmp_path / "nothing.npz")]) != 0
-    assert "cannot stand for the data set of any printed table" in capsys.readouterr().err
+    assert cli.main(["check", "--data", str(tmp_path / "nothing.npz")]) == 2
+    assert "No data set" in capsys.readouterr().err
 
 
 def test_real_data_are_judged_only_as_what_they_are(monkeypatch):

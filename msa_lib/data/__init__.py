@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from msa_lib.data.dataset import Batch, Dataset, Split, standardised
 
-__all__ = ["Batch", "Dataset", "Split", "files_of", "load_dataset", "split_options"]
+__all__ = ["Batch", "Dataset", "Split", "files_of", "load_dataset", "short_name", "split_options"]
 
 # Where the field's archives keep their files (thuiar/MMSA); the first that exists is taken.
 REAL = {
@@ -25,19 +26,36 @@ def split_options(name: str) -> tuple[str, dict[str, str]]:
     return base, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
 
 
+def short_name(name: str) -> str:
+    """A data set's name without the folders of this machine: "/x/a.pkl?label=1" -> "a.pkl?label=1"."""
+    base, query, options = str(name).partition("?")
+    shown = "&".join(
+        f"encoder={Path(part.partition('=')[2]).name}" if part.startswith("encoder=") else part
+        for part in options.split("&")
+    )
+    return Path(base).name + query + shown
+
+
 def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """A data set by name ("planted", "mosi", ...) or by the path of a file or packed folder.
 
     Real names look under `root` (their packed form, `<name>.packed`, first). Options follow a question mark, as in a
     web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm", "mosi?aligned=no". Any data set takes
-    standardise=yes: features by the mean and deviation of the training steps (the papers do not say).
+    standardise=yes: features by the mean and deviation of the training steps (the papers do not say). One with token
+    ids takes encoder=PATH: where the text encoder lies that they are for (a folder or hub id), if not under its name.
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
     base, options = split_options(name)
     if (wanted := options.pop("standardise", "no")) not in ("yes", "no"):
         raise ValueError(f"The option standardise={wanted!r} of {base}: expected yes or no.")
+    encoder = options.pop("encoder", None)
     dataset = _load(base, root, options)
+    if encoder is not None:
+        if not encoder or dataset.train.tokens is None:
+            reason = f"{base} has no token ids" if encoder else "its value is empty"
+            raise ValueError(f"The option encoder of {base} names the text encoder of its token ids; {reason}.")
+        dataset = replace(dataset, encoder=encoder)
     return standardised(dataset) if wanted == "yes" else dataset
 
 

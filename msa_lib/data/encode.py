@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from msa_lib.data import pack, readers
 
@@ -44,6 +45,27 @@ def load_encoder(name: str):
             f"No text encoder {name!r}: expected {known}, a folder with a transformers model, or the hub id of one "
             f"({reason})."
         ) from None
+
+
+@lru_cache
+def encoder_problem(name: str | None) -> str:
+    """Why the text encoder `name` cannot be loaded here, a sentence; empty if it can. Reads its configuration only."""
+    from transformers import AutoConfig
+
+    if name is None:
+        return "The data do not say which text encoder their token ids are for; name it with ?encoder=PATH."
+    try:
+        source = resolve_encoder(name)
+        for here in (True, False):  # what is on this machine does not wait for a network
+            try:
+                AutoConfig.from_pretrained(source, local_files_only=here)
+                return ""
+            except (OSError, ValueError, KeyError):
+                if not here:
+                    raise
+    except (OSError, ValueError, KeyError):
+        return f"The text encoder {name} is not here and could not be fetched; name its folder with ?encoder=PATH."
+    return ""
 
 
 def encode(

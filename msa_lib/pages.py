@@ -1,0 +1,190 @@
+"""The study as data: which runs each notebook shows, on which data set, and how much of it at which scale.
+
+The names of rows are ours; what a paper prints for them is in `papers_check`. What is done with them: `study.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from msa_lib.models import MODELS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
+
+    Sizes apply to planted data only: real data are never cut.
+    """
+
+    seeds: int
+    cost: str
+    sizes: str = ""  # options of a planted data set
+    switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
+    train: Mapping = field(default_factory=dict)
+
+
+SMALL = {  # the smallest sensible width of each model
+    "amsgfn": {"d": 16, "heads": 2, "n_layers": 1},
+    "dsrf": {"d": 16, "heads": 2, "n_layers": 1},
+}
+SCALES: dict[str, Scale] = {
+    "smoke": Scale(
+        seeds=1,
+        cost="seconds; numbers without meaning",
+        sizes="train=48&valid=24&test=32",
+        switches=SMALL,
+        train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
+    ),
+    "quick": Scale(
+        seeds=3,
+        cost="minutes on two cores; small models",
+        sizes="train=400&valid=200&test=400",
+        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
+        train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
+    ),
+    "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
+}
+FIRST_SEED = 1111
+SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
+BATCH_SIZES = {"mosi": 32, "sims": 32}  # per printed data set, at full scale; 64 otherwise
+SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
+PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
+    "dsrf": {
+        "mosi": {"d": 128, "batch_size": 32, **SLOW, "lr": 3e-5, "lr_encoder": 3e-5},
+        "mosei": {"d": 128, "batch_size": 64, **SLOW},
+        "sims": {"d": 64, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
+        "simsv2": {"d": 128, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
+    }
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
+
+    Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
+    the table's right half; `readings` say which of our labels a printed row can mean, beside those that are
+    data of `papers_check`.
+    `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
+    `whole`: shows the whole study and is given its data argument as it is.
+    """
+
+    title: str
+    dataset: str
+    rows: Mapping[str, tuple[str, Mapping]]
+    paper: str = ""
+    table: int | None = None
+    detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
+    second: str = ""
+    readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tuned: tuple[str, ...] = ()
+    whole: bool = False
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The data sets whose printed numbers the page is about, left to right."""
+        return tuple(filter(None, (self.dataset, self.second)))
+
+    @property
+    def any_set(self) -> bool:
+        """Whether the page shows nothing printed for its data set, so that another real set serves as well."""
+        return bool(self.dataset) and not (self.paper and self.rows)
+
+
+def _variants(model: str, *labels: str) -> dict[str, tuple[str, Mapping]]:
+    return {label: (model, MODELS[model].VARIANTS[label]) for label in labels}
+
+
+# Two readings of "BERT features": frozen, as the files hold them, or an encoder that is trained along.
+FROZEN, TUNED = "frozen features", "BERT fine-tuned"
+
+
+def tuned_label(label: str) -> str:
+    return f"{label} ({TUNED})"
+
+
+REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
+OWN = ("full",)
+MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
+COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
+                  "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
+CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
+                "oracle dominant", "w/o both contrastive", "concat MLP")  # fmt: skip
+CONTROL_DETAIL = ("s=1, dynamic p", "s=1, trained p", "gate off")
+DSRF_ROWS = {
+    "full": ("dsrf", {}),
+    "full, lr 1e-3": ("dsrf", {"lr": 1e-3}),  # the printed rates are those of fine-tuning; from scratch they are slow
+    "AMSGFN": ("amsgfn", {}),
+} | REFERENCE_ROWS
+ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "w/o HSF (bypass)", "no_routing",
+                 "no_usf", "no_rec_loss", "wide vector", "no factor losses", "no L_emo", "literal votes",
+                 "one iteration", "literal Eq. 15", "mean readout")  # fmt: skip
+ABLATION_DETAIL = ("no_routing (concat)", "no_routing, no_rec_loss", "no_usf (g=1/2)", "random roles", "no L_ctx",
+                   "no L_amb", "no L_n", "no independence", "literal Eq. 6", "literal Eq. 17", "Eq. 13 only",
+                   "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point")  # fmt: skip
+
+PAGES: dict[str, Page] = {
+    "sanity": Page("Sanity before any table", "mosi", {}),
+    "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
+    "amsgfn_table2_mosi": Page(
+        "AMSGFN Table 2: CMU-MOSI", "mosi", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 2, tuned=OWN
+    ),
+    "amsgfn_table3_mosei": Page(
+        "AMSGFN Table 3: CMU-MOSEI", "mosei", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 3, tuned=OWN
+    ),
+    "amsgfn_table4_sims": Page(
+        "AMSGFN Table 4: CH-SIMS", "sims", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 4, tuned=OWN
+    ),
+    "amsgfn_table5_modalities": Page(
+        "AMSGFN Table 5: modalities",
+        "mosei",
+        _variants("amsgfn", *MODALITY_ROWS, "full")
+        | {
+            f"ridge {label}": ("ridge", switches)
+            for label, (_, switches) in _variants("amsgfn", *MODALITY_ROWS).items()
+        }
+        | {"ridge full": ("ridge", {"modalities": "tav"})}
+        | {"label mean": ("label_mean", {})},
+        "amsgfn",
+        5,
+        tuned=(*MODALITY_ROWS, *OWN),
+    ),
+    "amsgfn_table6_components": Page(
+        "AMSGFN Table 6: components",
+        "mosei",
+        _variants("amsgfn", *COMPONENT_ROWS, *CONTROL_ROWS) | REFERENCE_ROWS,
+        "amsgfn",
+        6,
+        tuned=COMPONENT_ROWS,
+        detail=_variants("amsgfn", *CONTROL_DETAIL),
+    ),
+    "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
+    "dsrf_table1_mosi_mosei": Page(
+        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei", tuned=OWN
+    ),
+    "dsrf_table2_sims_simsv2": Page(
+        "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2", tuned=OWN
+    ),
+    "dsrf_table3_ablation": Page(
+        "DSRF Table 3: ablation",
+        "mosi",
+        _variants("dsrf", *ABLATION_ROWS) | REFERENCE_ROWS,
+        "dsrf",
+        3,
+        detail=_variants("dsrf", *ABLATION_DETAIL),
+        tuned=ABLATION_ROWS[:9],  # those that can stand for a printed row
+    ),
+    "figure_routing": Page(
+        "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
+    ),
+    "paper_audit": Page("The papers audited, without training", "", {}),
+    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
+    "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
+    "figure_robustness": Page(
+        "Noisy and missing modalities",
+        "mosi",
+        _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
+    ),
+}
