@@ -74,7 +74,7 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
-    params = parameters(run, opened(store), remember=True)
+    params = parameters(run, opened(store, make=False), remember=True)
     folder = opened(store) / run_id(params)
     folder.mkdir(exist_ok=True)
     state = folder / "state.pt"
@@ -112,13 +112,14 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         return result
 
 
-def opened(store: Path | str) -> Path:
-    """The folder of a store, made if it is not there. Raises NotADirectoryError if something else is in its place."""
+def opened(store: Path | str, make: bool = True) -> Path:
+    """The folder of a store, made (if asked) where it is not there. Raises NotADirectoryError if something else is in its place."""
     store = Path(store).resolve()
     for place in (store, *store.parents):
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(f"{place} is a file; expected a folder for the store of runs.")
-    store.mkdir(parents=True, exist_ok=True)
+    if make:
+        store.mkdir(parents=True, exist_ok=True)
     return store
 
 

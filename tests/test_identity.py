@@ -305,7 +305,7 @@ def test_a_damaged_record_of_data_is_none(tmp_path, loads):
 
 def test_data_that_change_between_naming_and_training_are_refused(tmp_path, monkeypatch):
     run, store = packed(tmp_path / "set"), tmp_path / "store"
-    monkeypatch.setattr(runs, "dataset_of", lambda run: dataset(seed=1))
+    monkeypatch.setattr(runs, "dataset_of", lambda name, root: dataset(seed=1))
     with pytest.raises(ValueError, match=r"changed while they were read; ask again\.$"):
         execute(run, store)
     assert collect(store).empty
