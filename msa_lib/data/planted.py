@@ -132,8 +132,8 @@ def _parse(key: str, text: str, default):
         return type(default)(text)
     except (ValueError, KeyError):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        shown = ("no", "yes")[default] if isinstance(default, bool) else shown
-        raise ValueError(f"Option {key}={text!r} is not understood: expected something like {key}={shown}.") from None
+        expected = "yes or no" if isinstance(default, bool) else f"something like {key}={shown}"
+        raise ValueError(f"Option {key}={text!r} is not understood: expected {expected}.") from None
 
 
 def load(name: str, options: Mapping[str, str] | None = None) -> Dataset:

@@ -7,11 +7,9 @@ go through `pickles.load`, archives are opened with `allow_pickle=False`.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,22 @@ from typing import Any
 import numpy as np
 
 from msa_lib import MODALITIES
-from msa_lib.data import clean, pickles
-from msa_lib.data.dataset import LABEL_RANGE, Dataset
+from msa_lib.data import clean, kinds, pickles
+from msa_lib.data.dataset import LABEL_RANGE, SPLITS, Dataset
+from msa_lib.data.fields import Part, names_said, sort_part, words
+from msa_lib.data.names import NAMES, SPLIT_COLUMNS, is_feature, is_label, listed, part_of, plain
+from msa_lib.data.padding import front_padded
+from msa_lib.data.videos import doubts, sample_ids, take, videos
 
-SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
-OPTIONS = ("split", "valid", "valid_from", "label")
-UNIMODAL = ("regression_labels_T", "regression_labels_A", "regression_labels_V")
-NAMES = {  # canonical field -> what files call it
-    "labels": ("regression_labels", "labels", "label", "y"),
-    "ids": ("id", "ids"),
-    "video": ("video_id", "video"),
-    "raw_text": ("raw_text",),
-    "tokens": ("text_bert", "tokens"),
-    "unimodal_labels": ("unimodal_labels",),
-    **{m: (m,) for m in MODALITIES},
-    **{f"{m}_lengths": (f"{m}_lengths",) for m in MODALITIES},
-}
+CHOSEN = {f"{part}_part": part for part in SPLITS}  # options that say which key or value is which part
+OPTIONS = ("split", "valid", "valid_from", "label", *CHOSEN, *MODALITIES)
 MMSA_ENCODERS = {"en": "bert-base-uncased", "zh": "bert-base-chinese"}  # what filled text_bert (MMSA, MMSA-FET)
+MOST_CLASSES = 20
 
 
 @dataclass
 class Raw:
-    """A file sorted into splits: split -> canonical field (see `NAMES`) -> array, features always [N,T,D]."""
+    """A file sorted into splits: split -> canonical field (see `names`) -> array, features always [N,T,D]."""
 
     splits: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
@@ -50,41 +42,81 @@ class Raw:
 def read(path: str | Path, options: Mapping[str, str] | None = None, name: str | None = None) -> Dataset:
     """A data set from an MMSA pickle, an .npz archive or a packed folder.
 
-    Options: `split` (the key of the split column), `label` (which of several labels), `valid` (share of samples taken
-    for validation where a file has no valid part, default 0.3) and `valid_from` (train or test).
-    Raises ValueError or FileNotFoundError with one sentence.
+    Options: `split` (the key of the split column), `train_part`, `valid_part`, `test_part` (the key, or the value of
+    the split column, of a part that goes by another name), `label` (which of several labels), `text`, `audio`,
+    `vision` (the key of a modality), `valid` (share of samples taken for validation where a file has no valid part,
+    default 0.3) and `valid_from` (train or test). Raises ValueError or FileNotFoundError with one sentence.
     """
     path, options = Path(path), dict(options or {})
     if path.is_dir():
-        from msa_lib.data import pack
-
-        if options:
-            raise ValueError(f"{path.name} is a packed folder and takes no options; found {', '.join(options)}.")
-        packed = pack.load(path)
-        return packed if name is None else replace(packed, name=name)
+        return _packed(path, options, name)
     raw = read_raw(path, options)
     first = raw.splits["train"]
     missing = [m for m in MODALITIES if m not in first]
     dims = {m: first[m].shape[-1] for m in MODALITIES if m in first}
+    front = [m for m in dims if front_padded(part[m] for part in raw.splits.values() if m in part)]
     counts: clean.Counts = Counter()
     splits = {
-        s: clean.to_split(sample_ids(s, raw.splits[s]), raw.splits[s], missing, dims, counts, f"{path.name}: {s}")
-        for s in ("train", "valid", "test")
+        s: clean.to_split(
+            sample_ids(s, raw.splits[s]), raw.splits[s], missing, dims, counts, f"{path.name}: {s}", front
+        )
+        for s in SPLITS
     }
-    notes = raw.notes + [f"{m} is missing from the train part and counts as missing everywhere." for m in missing]
-    notes += clean.sentences(counts)
     known = (name or (path.parent.parent.name if path.parent.name == "Processed" else "")).lower()
     labels = np.concatenate([s.labels.numpy() for s in splits.values()])
     scale = label_scale(labels, known)
-    reach = LABEL_RANGE[scale]
-    if labels.size and np.abs(labels).max() > reach + 1e-6:
-        notes.append(
-            f"labels lie in [{labels.min():g}, {labels.max():g}], outside the scale [-{reach:g}, {reach:g}]: "
-            f"MAE and Corr hold, accuracies do not."
-        )
+    notes = raw.notes + clean.sentences(counts) + label_doubts(labels, scale)
     language = "zh" if "sims" in known else language_of(splits["train"].raw_text)
     encoder = MMSA_ENCODERS[language] if raw.mmsa and splits["train"].tokens is not None else None
     return Dataset(name or path.stem, **splits, scale=scale, language=language, encoder=encoder, notes=tuple(notes))
+
+
+def _packed(folder: Path, options: Mapping[str, str], name: str | None) -> Dataset:
+    from msa_lib.data import pack
+
+    if options:
+        raise ValueError(f"{folder.name} is a packed folder and takes no options; found {listed(options)}.")
+    packed = pack.load(folder)
+    return packed if name is None else replace(packed, name=name)
+
+
+def missing_said(splits: Mapping[str, Mapping[str, Any]], where: str) -> list[str]:
+    """Which modalities a file lacks, and where; ValueError if it has none."""
+    parts = {m: [s for s in SPLITS if m in splits[s]] for m in MODALITIES}
+    if not any("train" in have for have in parts.values()) and "tokens" not in splits["train"]:
+        raise ValueError(
+            f"{where} holds no features in its train part: expected text, audio or vision, or another name of them "
+            f"that the table knows (text=KEY, audio=KEY, vision=KEY name one)."
+        )
+    said = []
+    for m, have in parts.items():
+        lack = [s for s in SPLITS if s not in have]
+        if "train" in lack:
+            tokens = "; only an encoder that is fine-tuned can use its tokens" if "tokens" in splits["train"] else ""
+            said.append(f"{m} is missing from the train part and counts as missing everywhere{tokens * (m == 'text')}.")
+        elif lack:
+            said.append(f"{m} is missing from {' and '.join(lack)}, where it counts as a sequence of length 0.")
+    return said
+
+
+def label_doubts(labels: np.ndarray, scale: str) -> list[str]:
+    """Labels [N] that are no sentiment on a scale: classes, or numbers beyond it."""
+    labels = labels[np.isfinite(labels)]
+    values, reach = np.unique(labels), LABEL_RANGE[scale]
+    said = []
+    whole = 1 < len(values) <= MOST_CLASSES and (values == np.rint(values)).all()
+    if whole and (values.min() >= 0 or set(values) <= {-1, 0, 1}):
+        said.append(
+            f"THE LABELS LOOK LIKE CLASSES: only {', '.join(f'{v:g}' for v in values)} occur. They are read as amounts "
+            f"of sentiment (class 2 is twice class 1, and 0 is neutral), so no score is what it seems; expected "
+            f"regression labels from -{reach:g} to {reach:g}."
+        )
+    if labels.size and np.abs(labels).max() > reach + 1e-6:
+        said.append(
+            f"labels lie in [{labels.min():g}, {labels.max():g}], outside the scale [-{reach:g}, {reach:g}]: "
+            f"MAE and Corr hold, accuracies do not."
+        )
+    return said
 
 
 def label_scale(labels: np.ndarray, name: str = "") -> str:
@@ -109,40 +141,86 @@ def read_raw(path: str | Path, options: Mapping[str, str] | None = None) -> Raw:
         raise ValueError(f"{path.name} takes the options {', '.join(OPTIONS)}; found {', '.join(unknown)}.")
     if not path.is_file():
         raise FileNotFoundError(f"No file {path}.")
-    with path.open("rb") as file:
-        head = file.read(2)
-    if head == b"PK":
-        raw = _from_npz(path, options)
-    elif path.suffix.lower() in (".csv", ".npy", ".json", ".txt", ".h5", ".csd"):
-        raise ValueError(
-            f"{path.name} is neither an MMSA pickle nor an .npz archive; a .csv of texts is encoded first."
-        )
-    else:
-        raw = _from_pickle(path, options)
+    if other := kinds.something_else(path):
+        raise ValueError(f"{path.name} {other}")
+    raw = _from_npz(path, options) if kinds.is_zip(path) else _from_pickle(path, options)
     _carve(raw, options, path.name)
+    raw.notes += missing_said(raw.splits, path.name)
     return raw
 
 
 def _from_pickle(path: Path, options: Mapping[str, str]) -> Raw:
-    content = pickles.load(path)
-    if not isinstance(content, dict) or not any(SPLITS.get(key) for key in content if isinstance(key, str)):
-        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"{path.name} holds {found or 'nothing'}; expected a dict with the keys train, valid, test.")
+    try:
+        content = pickles.load(path)
+    except ValueError:
+        if damage := kinds.damage(path):
+            raise ValueError(f"{path.name} {damage}") from None
+        raise
     if "split" in options:
         raise ValueError(f"{path.name} is a pickle with its own splits and takes no option split.")
-    raw = Raw({}, mmsa=True)
-    for key in list(content):
-        split = SPLITS.get(key) if isinstance(key, str) else None
-        if split is None:
-            raw.notes.append(f"the key {str(key)[:40]!r} is none of train, valid, test and is not read.")
-            continue
-        if split in raw.splits:
-            raise ValueError(f"{path.name} holds the {split} split twice.")
+    expected = "expected a dict with the keys train, valid, test"
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}; {expected}.")
+    chosen = assigned(content, options, path.name, lambda key: _is_part(content[key]))
+    if not chosen:
+        raise ValueError(f"{path.name} holds {listed(content) or 'nothing'}; {expected}.")
+    parts = {}
+    for split in sorted(chosen, key=SPLITS.index):
+        key = chosen[split]
         part = content.pop(key)
         if not isinstance(part, dict):
             raise ValueError(f"{path.name}: {key} is a {type(part).__name__}; expected a dict of arrays.")
-        raw.splits[split] = _fields(part, f"{path.name}: {key}", options)
-    return raw
+        parts[split] = sort_part(part, f"{path.name}: {key}", options)
+    notes = [f"the keys {listed(content)} are none of train, valid, test and are not read."] if content else []
+    return _raw(parts, _parts_said(chosen) + notes, mmsa=True)
+
+
+def _is_part(value: Any) -> bool:
+    """Whether what stands under an unknown key could be samples."""
+    return isinstance(value, dict) and any(is_label(k) or is_feature(k) for k in value)
+
+
+def assigned(found, options: Mapping[str, str], where: str, holds_samples: Callable[[Any], bool]) -> dict[str, Any]:
+    """Split -> the key (or value of a split column) that is it. Nothing is guessed: a name that may be a mixture, two
+    names for one split, and an unknown name that holds samples are refused, unless options say which is which."""
+    found = list(found)
+    chosen: dict[str, Any] = {}
+    for option, split in CHOSEN.items():
+        if option in options:
+            value = options[option]
+            named = [key for key in found if str(key) == value]
+            named = named or [key for key in found if part_of(key) is not None and part_of(key) == part_of(value)]
+            if len(named) != 1 or named[0] in chosen.values():
+                raise ValueError(f"{where}: {option}={value!r} is none of {listed(found)}, or is taken twice.")
+            chosen[split] = named[0]
+    asked = bool(chosen)
+    for key in found:
+        split = part_of(key)
+        if key in chosen.values() or (asked and split in chosen):
+            continue
+        if split in chosen:
+            raise ValueError(
+                f"{where} holds the {split} split twice, as {chosen[split]!r} and {key!r}; "
+                f"choose with {split}_part=NAME."
+            )
+        if split is not None:
+            chosen[split] = key
+    unknown = [key for key in found if key not in chosen.values() and holds_samples(key)]
+    if unknown and not asked:
+        raise ValueError(
+            f"{where} holds {listed(found)}: {unknown[0]!r} is none of train, valid, test beyond doubt, and a split is "
+            f"never guessed; say which is which with train_part=NAME, valid_part=NAME, test_part=NAME."
+        )
+    return chosen
+
+
+def _parts_said(chosen: Mapping[str, Any]) -> list[str]:
+    other = [f"{key!r} is read as {split}" for split, key in chosen.items() if part_of(key) != split]
+    return [f"as asked, {', '.join(other)}."] if other else []
+
+
+def _raw(parts: Mapping[str, Part], notes: list[str], mmsa: bool = False) -> Raw:
+    return Raw({s: part.fields for s, part in parts.items()}, notes + names_said(parts), mmsa)
 
 
 def _from_npz(path: Path, options: Mapping[str, str]) -> Raw:
@@ -152,37 +230,79 @@ def _from_npz(path: Path, options: Mapping[str, str]) -> Raw:
     except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, SyntaxError) as error:
         reason = " ".join(str(error).split()).rstrip(".")[:160]
         raise ValueError(f"{path.name} is not an .npz archive of plain arrays: {reason}.") from None
-    suffixes = [s for s in SPLITS if any(key.endswith(f"_{s}") for key in content)]
-    if any(n in content for n in NAMES["labels"]):
+    if any(plain(key) in NAMES["labels"] for key in content):
         return _by_column(content, options, path.name)
-    if "train" in suffixes and "split" not in options:
-        canonical = [SPLITS[s] for s in suffixes]
-        if len(set(canonical)) < len(canonical):
-            raise ValueError(f"{path.name} holds the valid split twice, under several names.")
-        parts = {s: {k[: -len(s) - 1]: v for k, v in content.items() if k.endswith(f"_{s}")} for s in suffixes}
-        return Raw({SPLITS[s]: _fields(part, f"{path.name}: {s}", options) for s, part in parts.items()})
+    if "split" not in options:
+        ends = {key: _ending(key) for key in content}
+        suffixes = list(dict.fromkeys(end for _, end in ends.values() if end))
+        labelled = {end for stem, end in ends.values() if end and is_label(stem)}
+        chosen = assigned(suffixes, options, path.name, labelled.__contains__)
+        if "train" in chosen:
+            parts = {}
+            for split, suffix in sorted(chosen.items(), key=lambda item: SPLITS.index(item[0])):
+                own = {stem: content[key] for key, (stem, end) in ends.items() if end == suffix}
+                parts[split] = sort_part(own, f"{path.name}: {suffix}", options)
+            rest = [key for key, (_, end) in ends.items() if end not in chosen.values()]
+            notes = [f"the keys {listed(rest)} belong to none of train, valid, test and are not read."] if rest else []
+            return _raw(parts, _parts_said(chosen) + notes)
     raise ValueError(
-        f"{path.name} holds {', '.join(list(content)[:12]) or 'nothing'}; expected labels with a split column, "
+        f"{path.name} holds {listed(content, 12) or 'nothing'}; expected labels with a split column, "
         f"or arrays named like audio_train and y_train."
     )
 
 
+def _ending(key: str) -> tuple[str, str]:
+    """ "audio_train" -> ("audio", "train"): the longest ending that is a part, else whatever follows a known name."""
+    cuts = [i for i, letter in enumerate(key) if letter == "_" and 0 < i < len(key) - 1]
+    for i in cuts:
+        if part_of(key[i + 1 :]):
+            return key[:i], key[i + 1 :]
+    for i in reversed(cuts):
+        if is_label(key[:i]) or is_feature(key[:i]):
+            return key[:i], key[i + 1 :]
+    return key, ""
+
+
 def _by_column(content: Mapping[str, np.ndarray], options: Mapping[str, str], where: str) -> Raw:
     """The flat layout: one row per sample, and a column that says which split it belongs to."""
-    fields = _fields(content, where, options)
-    columns = [c for c in ("split_bclstm", "split", "part") if c in content]
-    column = options.get("split", columns[0] if columns else None)
+    columns = [c for c in SPLIT_COLUMNS if c in content]
+    part = sort_part(content, where, options, ignore=[*columns, options.get("split")])
+    column = options.get("split") or _split_column(content, columns, where)
     if column not in content:
         raise ValueError(f"{where} has no split column {column or 'split'!r}; its keys are {', '.join(content)}.")
-    names = _words(content[column], len(fields["labels"]), f"{where}: the split column {column!r}")
-    unknown = sorted(set(names) - set(SPLITS))
-    if unknown:
+    values = words(content[column], len(part.fields["labels"]), f"{where}: the split column {column!r}")
+    splits, said = by_values(values, options, f"{where}: the split column {column!r}")
+    parts = {s: _rows(part.fields, np.flatnonzero(splits == s)) for s in SPLITS if (splits == s).any()}
+    return Raw(parts, [*said, *names_said({"the table": part}), *_leak_notes(content, column, splits)])
+
+
+def _split_column(content: Mapping[str, np.ndarray], columns: list[str], where: str) -> str | None:
+    """The split column of a table that names none: the only one, or one of several that say the same."""
+    if "split_bclstm" in columns:  # bc-LSTM's own features are only fair on it
+        return "split_bclstm"
+    different = [c for c in columns[1:] if not np.array_equal(content[c], content[columns[0]])]
+    if different:
+        raise ValueError(f"{where} has the split columns {listed(columns)}, which differ: choose one with split=NAME.")
+    return columns[0] if columns else None
+
+
+def by_values(values: np.ndarray, options: Mapping[str, str], where: str) -> tuple[np.ndarray, list[str]]:
+    """[N] values of a split column -> [N] train, valid, test ("" for what is left out as asked), and what to note."""
+    plainer = np.array([v.strip() for v in values], dtype=object)
+    spelt: dict[str, str] = {}  # "Train" and "train" are one value, spelt in two ways
+    plainer = np.array([spelt.setdefault(v.casefold(), v) for v in plainer], dtype=object)
+    found = list(dict.fromkeys(plainer.tolist()))
+    if not any(o in options for o in CHOSEN) and (unknown := sorted(v for v in found if part_of(v) is None)):
         raise ValueError(
-            f"{where}: the split column {column!r} has values {', '.join(unknown[:4])}; expected train, valid, test."
+            f"{where} has values {', '.join(v[:40] or '(empty)' for v in unknown[:4])}; expected train, valid, test (a "
+            f"split is never guessed; train_part=VALUE, valid_part=VALUE, test_part=VALUE say what others mean)."
         )
-    values = np.array([SPLITS[v] for v in names])
-    splits = {s: _rows(fields, np.flatnonzero(values == s)) for s in ("train", "valid", "test") if (values == s).any()}
-    return Raw(splits, notes=_leak_notes(content, column, values))
+    chosen = assigned(found, options, where, lambda value: True)
+    split_of = {value: split for split, value in chosen.items()}
+    splits = np.array([split_of.get(v, "") for v in plainer.tolist()])
+    left = int((splits == "").sum())
+    said = [f"{left:,} samples of other parts are left out."] if left else []
+    return splits, _parts_said(chosen) + said
 
 
 def _leak_notes(content: Mapping[str, np.ndarray], column: str, values: np.ndarray) -> list[str]:
@@ -199,129 +319,20 @@ def _leak_notes(content: Mapping[str, np.ndarray], column: str, values: np.ndarr
     ]
 
 
-def _fields(source: Mapping[str, Any], where: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Canonical fields of one part, shapes checked against its labels."""
-    found = {f: next((source[n] for n in names if source.get(n) is not None), None) for f, names in NAMES.items()}
-    if found["labels"] is None:
-        raise ValueError(f"{where} has no {NAMES['labels'][0]}; its keys are {', '.join(map(str, list(source)[:12]))}.")
-    fields: dict[str, Any] = {"labels": _labels(found["labels"], where, options)}
-    n = len(fields["labels"])
-    for m in MODALITIES:
-        if found[m] is not None:
-            fields[m] = _numbers(found[m], f"{where}: {m}")
-            if fields[m].ndim == 2:
-                fields[m] = fields[m][:, None]
-            x = fields[m]
-            _expect(x.ndim == 3 and len(x) == n and all(x.shape[1:]), f"{where}: {m}", x, f"[{n},T,D]")
-    if found["tokens"] is not None:
-        tokens = fields["tokens"] = _numbers(found["tokens"], f"{where}: text_bert")
-        _expect(
-            tokens.ndim == 3 and tokens.shape[:2] == (n, 3) and tokens.shape[2] > 0,
-            f"{where}: text_bert",
-            tokens,
-            f"[{n},3,T]",
-        )
-    shared = source.get("lengths")
-    if shared is not None:
-        shared = _numbers(shared, f"{where}: lengths")
-        _expect(shared.shape in ((n,), (n, 3)), f"{where}: lengths", shared, f"[{n}] or [{n},3]")
-    for i, m in enumerate(MODALITIES):
-        given = found[f"{m}_lengths"]
-        if given is None and shared is not None:
-            given = shared if shared.ndim == 1 else shared[:, i]
-        if given is not None and m in fields:
-            fields[f"{m}_lengths"] = given = _numbers(given, f"{where}: {m}_lengths").reshape(-1)
-            _expect(len(given) == n, f"{where}: {m}_lengths", given, f"[{n}]")
-    if found["unimodal_labels"] is None and all(source.get(k) is not None for k in UNIMODAL):
-        found["unimodal_labels"] = columns = np.empty((n, 3))
-        for i, k in enumerate(UNIMODAL):
-            column = _numbers(source[k], f"{where}: {k}")
-            _expect(column.size == n, f"{where}: {k}", column, f"[{n}]")
-            columns[:, i] = column.reshape(-1)
-    if found["unimodal_labels"] is not None:
-        fields["unimodal_labels"] = given = _numbers(found["unimodal_labels"], f"{where}: unimodal_labels")
-        _expect(given.shape == (n, 3), f"{where}: unimodal_labels", given, f"[{n},3]")
-    for f in ("ids", "video", "raw_text"):
-        if found[f] is not None:
-            fields[f] = _words(found[f], n, f"{where}: {f}")
-    return fields
-
-
-def _labels(value: Any, where: str, options: Mapping[str, str]) -> np.ndarray:
-    labels = _numbers(value, f"{where}: labels")
-    if labels.ndim and labels.size == len(labels):
-        if "label" in options:
-            raise ValueError(f"{where} has one label per sample and takes no option label.")
-        labels = labels.reshape(-1)
-    elif labels.ndim == 2:
-        k, width = options.get("label", ""), labels.shape[1]
-        if not (k.isdecimal() and int(k) < width):
-            raise ValueError(
-                f"{where} has {width} labels per sample: choose one with label=K, K from 0 to {width - 1}."
-            )
-        labels = labels[:, int(k)]
-    else:
-        raise ValueError(f"{where}: labels have the shape {list(labels.shape)}; expected [N].")
-    return labels
-
-
-def _numbers(value: Any, where: str) -> np.ndarray:
-    """`value` as a numeric array; an object array or list of equal parts is stacked."""
-    part, size, depth = value, 1, 0
-    while isinstance(part, (list, tuple)) or (isinstance(part, np.ndarray) and part.dtype == object and part.size):
-        size, depth = size * len(part), depth + 1  # a small pickle can hold a list of lists without end
-        part = part[0] if len(part) else None
-    array = np.empty(0, object)
-    if depth <= 4 and size <= 1 << 31:
-        with suppress(ValueError, TypeError, MemoryError):
-            array = np.asarray(value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where} is not one array of numbers (parts of unequal shape, or text); expected one.")
-    return array
-
-
-def _expect(right: bool, where: str, array: np.ndarray, shape: str) -> None:
-    if not right:
-        raise ValueError(f"{where} has the shape {list(array.shape)}; expected {shape.replace(',', ', ')}.")
-
-
-def _words(value: Any, n: int, where: str) -> np.ndarray:
-    """[N] ids or transcripts; rows of several parts (video, start, end) are joined as MMSA joins video and clip."""
-    if not isinstance(value, (list, tuple, np.ndarray)) or len(value) != n:
-        raise ValueError(f"{where} is not a list of {n} texts, one per sample.")
-    rows = [list(v) if isinstance(v, (list, tuple, np.ndarray)) else [v] for v in value]
-    if not all(isinstance(v, (str, bytes, int, float, np.generic)) for row in rows for v in row):
-        raise ValueError(f"{where} holds something that is no text; expected {n} texts, one per sample.")
-    words = ["$_$".join(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in row) for row in rows]
-    return np.array(words, dtype=object)
-
-
 def _rows(fields: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
     return {name: value[rows] for name, value in fields.items()}
 
 
-def video_of(sample: str) -> str:
-    """The video of an id `video$_$clip` or `video_clip`; an id without either is its own video."""
-    return sample.split("$_$")[0] if "$_$" in sample else sample.rpartition("_")[0] or sample
-
-
-def videos(split: str, fields: Mapping[str, Any]) -> np.ndarray:
-    """The video of each sample; samples without ids count as videos of their own."""
-    if "video" in fields:
-        return fields["video"]
-    return np.array([video_of(i) for i in sample_ids(split, fields)], dtype=object)
-
-
-def sample_ids(split: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    if "ids" in fields:
-        return tuple(fields["ids"])
-    return tuple(f"{split}{i:06d}" for i in range(len(fields["labels"])))
-
-
 def _carve(raw: Raw, options: Mapping[str, str], where: str) -> None:
-    """Makes the parts a file lacks out of those it has, by whole videos in the order of the SHA-256 of their names."""
+    """Takes a missing valid part out of train (or test), by whole videos in the order of the SHA-256 of their names."""
     asked = [o for o in ("valid", "valid_from") if o in options]
-    if {"train", "valid", "test"} <= set(raw.splits):
+    lacking = [s for s in ("train", "test") if s not in raw.splits]
+    if lacking:
+        raise ValueError(
+            f"{where} has only {listed(raw.splits)} and no {lacking[0]} part; expected train, test and perhaps valid "
+            f"(a part that is to serve as another is named, as in train_part=test&test_part=valid)."
+        )
+    if "valid" in raw.splits:
         if asked:
             raise ValueError(f"{where} has its own valid part and takes no option {asked[0]}.")
         return
@@ -331,16 +342,13 @@ def _carve(raw: Raw, options: Mapping[str, str], where: str) -> None:
         share = 0.0
     if not 0 < share < 1:
         raise ValueError(f"{where}: valid is {options['valid']!r}; expected a share between 0 and 1.")
-    if "train" not in raw.splits:
-        _recast(raw, where)
-    if "test" not in raw.splits:
-        raise ValueError(f"{where} has the parts {', '.join(raw.splits)}; expected train, test and perhaps valid.")
     bclstm = any("split_bclstm:" in note for note in raw.notes)
     source = options.get("valid_from", "test" if bclstm else "train")
     if source not in ("train", "test"):
         raise ValueError(f"{where}: valid_from is {source!r}; expected train or test.")
     fields = raw.splits[source]
-    taken, count = _take(videos(source, fields), share)
+    named, reading = videos(raw.splits)
+    taken, count = take(named[source], share, f"{where}: {source}")
     fields.setdefault("ids", np.array(sample_ids(source, fields), dtype=object))
     raw.splits["valid"], raw.splits[source] = (
         _rows(fields, np.flatnonzero(taken)),
@@ -348,31 +356,6 @@ def _carve(raw: Raw, options: Mapping[str, str], where: str) -> None:
     )
     raw.notes.append(
         f"the file has no valid part: {taken.sum():,} of {len(taken):,} {source} samples ({count} whole videos) are "
-        f"used for validation."
+        f"used for validation; their videos are known by: {reading.form}."
     )
-
-
-def _recast(raw: Raw, where: str) -> None:
-    """No train part: the larger of the two parts is trained on, the other one stays the test set."""
-    if len(raw.splits) != 2:
-        raise ValueError(f"{where} has only the part {', '.join(raw.splits)}; expected train, test and perhaps valid.")
-    large, small = sorted(raw.splits, key=lambda name: len(raw.splits[name]["labels"]), reverse=True)
-    raw.notes.append(
-        f"the file has no train part: its {large} part is trained on and its {small} part is the test set."
-    )
-    raw.splits = {"train": raw.splits[large], "test": raw.splits[small]}
-
-
-def _take(names: np.ndarray, share: float) -> tuple[np.ndarray, int]:
-    """[N] video names -> [N] bool, True for whole videos of at least `share` of the samples, and how many videos."""
-    sizes = Counter(names.tolist())
-    taken: set[str] = set()
-    size = 0
-    for name in sorted(sizes, key=lambda v: hashlib.sha256(v.encode()).digest())[: len(sizes) - 1]:
-        if size >= share * len(names):
-            break
-        taken.add(name)
-        size += sizes[name]
-    if not taken:
-        raise ValueError("The samples are all of one video, so no validation videos can be taken out of them.")
-    return np.array([v in taken for v in names.tolist()]), len(taken)
+    raw.notes += doubts(named, reading)
