@@ -234,9 +234,10 @@ def _check(options) -> int:
     pages = joined.pages_from(tables)
     found = joined.assemble(pages)
     print(as_text(joined.summary(found.cells)))
-    asked = found.relations[found.relations["verdict"] != "not attempted"]
     print("\nRelations between rows, as printed and in our runs:")
-    print(as_text(joined.summary(asked)) if len(asked) else f"no two rows of a table have runs in {options.store}")
+    compared = joined.summary(found.relations).drop(columns="not attempted", errors="ignore")
+    compared = compared[compared.sum(axis=1) > 0]
+    print(as_text(compared) if len(compared) else f"no two rows of a table have runs in {options.store}")
     _write_json(options.json, {"cells": _records(found.cells), "relations": _records(found.relations)})
     if options.html:
         command = shlex.join(["msa", "check", "--data", options.data, "--seeds", str(seeds), "--scale", scale])

@@ -368,23 +368,6 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
     )
 
 
-def paired(values: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Differences to the column `reference`, seed by seed (index: seeds, columns: rows of a table).
-
-    -> one line per other column: mean difference, its 95 % t-interval, the number of seeds both have.
-    """
-    from scipy import stats
-
-    lines = []
-    for label in values.columns.drop(reference):
-        difference = (values[label] - values[reference]).dropna()
-        n, mean = len(difference), difference.mean()
-        half = stats.t.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5 if n > 1 else float("nan")
-        shown = f"{mean - half:+.3f} .. {mean + half:+.3f}" if n > 1 else "–"
-        lines.append({"row": label, f"minus {reference}": f"{mean:+.3f}", "95 % interval": shown, "seeds": n})
-    return pd.DataFrame(lines)
-
-
 LABEL_TABLES = {
     "mosi": ("mosi",),
     "mosei": ("mosei_labels_full", "mosei_text"),

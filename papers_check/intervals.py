@@ -10,12 +10,14 @@ Schuirmann 1987 (two one-sided tests); Holm 1979; Benjamini & Hochberg 1995; Tan
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from math import comb
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 
 ALPHA = 0.05
 
@@ -128,17 +130,23 @@ def tost_p(reported, mean, sd, n, margin, half=0.0, m=np.inf):
     return np.where(room > 0, p, np.nan)[()]
 
 
-def seeds_for_equivalence(margin: float, sd: float, half: float = 0.0, alpha: float = ALPHA) -> float:
-    """Fewest seeds with which equivalence can be shown at all, our mean being exactly the reported value; else inf."""
-    enough = np.flatnonzero(_half_widths(alpha) * sd < margin - half)
+def seeds_for_equivalence(
+    margin: float, sd: float, half: float = 0.0, alpha: float = ALPHA, m: float = np.inf
+) -> float:
+    """Fewest seeds, of 2 to 10,000, with which equivalence can pass at all: when our mean is on the reported value.
+
+    `m` runs stand behind the reported value, as noisy as ours; m = inf takes it as exact. Infinite where no number of
+    seeds is enough: half a gain within rounding, or, with m stated, within the noise of the reported value itself.
+    """
+    enough = np.flatnonzero(_half_widths(alpha, m) * sd < margin - half)
     return float(enough[0] + 2) if len(enough) else np.inf
 
 
-@lru_cache(maxsize=4)
-def _half_widths(alpha: float) -> np.ndarray:
-    """Half-width of the 1 - 2 alpha interval of a mean, in standard deviations, for 2 to 10,000 seeds."""
+@lru_cache(maxsize=16)
+def _half_widths(alpha: float, m: float) -> np.ndarray:
+    """Half-width of the 1 - 2 alpha interval of a gap to a mean of m runs, in standard deviations, by seeds."""
     n = np.arange(2, 10_001)
-    return _t(1 - alpha, n) / np.sqrt(n)
+    return _t(1 - alpha, n) * np.sqrt(1 / n + 1 / m)
 
 
 # --- the best of several? -------------------------------------------------------------------------------------------
@@ -168,18 +176,84 @@ def expected_best(values: Sequence[float], draws: int, higher: bool = True) -> f
 
 # --- one set of runs against another --------------------------------------------------------------------------------
 
+POWER = 0.8  # how often an effect of the size that is called the smallest is to be seen
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The gap a - b of two sets of runs: its estimate, standard error and degrees of freedom, and how it was taken."""
+
+    gap: float
+    error: float
+    freedom: float
+    kind: str  # "paired" or "Welch"
+    correlation: float  # over the pairs; NaN where there are none
+
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
+        reach = stats.t.ppf(1 - alpha / 2, self.freedom) * self.error if self.error else 0 * self.gap
+        return self.gap - reach, self.gap + reach
+
+    def p(self) -> float:
+        """Two-sided p of no gap."""
+        if self.error == 0:  # rows that do not vary differ, or do not
+            return float(self.gap == 0)
+        return float(2 * stats.t.sf(abs(self.gap) / self.error, self.freedom))
+
+    def p_within(self, margin: float) -> float:
+        """p of the two one-sided tests that the gap is smaller than `margin`, either way; NaN without a margin."""
+        if not margin > 0:
+            return np.nan
+        if self.error == 0:
+            return float(abs(self.gap) >= margin)
+        return float(stats.t.sf((margin - abs(self.gap)) / self.error, self.freedom))
+
+    def smallest_effect(self, alpha: float = ALPHA, power: float = POWER) -> float:
+        """The true gap that a two-sided test at `alpha` calls with probability `power`, at this spread."""
+        if np.isnan(self.error) or self.error == 0:
+            return self.error
+        return self.error * _noncentrality(round(self.freedom, 2), alpha, power)
+
+
+def gap_of(a: Sequence[float], b: Sequence[float], paired: bool = False) -> Gap:
+    """The gap of two sets of runs, pair by pair if `paired` (as many values, in the order of the seeds), else Welch's.
+
+    A paired interval has its level whatever the correlation of the pairs; Welch's only if there is none.
+    """
+    (mean_a, sd_a, n_a), (mean_b, sd_b, n_b) = summary(a), summary(b)
+    if not paired:
+        error, freedom = _welch_error(sd_a, n_a, sd_b, n_b)
+        return Gap(float(mean_a - mean_b), float(error), float(freedom), "Welch", np.nan)
+    if n_a != n_b:
+        raise ValueError(f"{n_a} and {n_b} runs are no pairs: expected as many")
+    gap, sd, n = summary(np.subtract(a, b))
+    known = n > 2 and sd_a > 0 and sd_b > 0
+    return Gap(gap, float(sd / np.sqrt(n)), n - 1.0, "paired", float(np.corrcoef(a, b)[0, 1]) if known else np.nan)
+
+
+@lru_cache(maxsize=512)
+def _noncentrality(freedom: float, alpha: float, power: float) -> float:
+    """The true gap, in standard errors, at which |t| exceeds its critical value with probability `power`."""
+    critical = stats.t.ppf(1 - alpha / 2, freedom)
+    return float(brentq(lambda x: stats.nct.sf(critical, freedom, x) - power, 0, 20 * critical))
+
 
 def welch(mean_a, sd_a, n_a, mean_b, sd_b, n_b, alpha=ALPHA):
     """Gap a - b with its Welch interval and two-sided p: gap, low, high, p. Seeds in common are not pairs."""
-    a, b = np.square(sd_a) / n_a, np.square(sd_b) / n_b
-    gap, error = np.subtract(mean_a, mean_b), np.sqrt(a + b)
+    gap, (error, freedom) = np.subtract(mean_a, mean_b), _welch_error(sd_a, n_a, sd_b, n_b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = (a + b) ** 2 / (a**2 / np.subtract(n_a, 1) + b**2 / np.subtract(n_b, 1))
         p = 2 * stats.t.sf(np.abs(gap) / error, freedom)
         reach = stats.t.ppf(1 - alpha / 2, freedom) * error
     still = error == 0  # two rows that do not vary differ, or do not
     p, reach = np.where(still, (gap == 0).astype(float), p)[()], np.where(still, 0.0, reach)[()]
     return gap, gap - reach, gap + reach, p
+
+
+def _welch_error(sd_a, n_a, sd_b, n_b):
+    """Standard error of the gap of two means, and its degrees of freedom."""
+    a, b = np.square(sd_a) / n_a, np.square(sd_b) / n_b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = (a + b) ** 2 / (a**2 / np.subtract(n_a, 1) + b**2 / np.subtract(n_b, 1))
+    return np.sqrt(a + b), freedom
 
 
 def probability_better(a: Sequence[float], b: Sequence[float], higher: bool = True) -> float:

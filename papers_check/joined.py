@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from papers_check import intervals, load_reported, papers, relations, verdicts
+from papers_check import load_reported, papers, relations, verdicts
+from papers_check.our_runs import ORACLE
 from papers_check.tables import ours_text, side_by_side
 
 PART = ("paper", "table", "dataset")
@@ -106,15 +107,26 @@ def assemble(pages: Iterable[TablePage] = ()) -> Joined:
     cells, compared, extras, runs = (
         pd.concat([part for part in kind if len(part)] or kind, ignore_index=True) for kind in zip(*parts, strict=True)
     )
-    cells["p_1_bh"] = intervals.benjamini_hochberg(cells["p_1"])
+    cells["p_1_bh"] = verdicts.bh_over_cells(cells)
     return Joined(cells, compared, extras, runs)
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """How many lines of `Joined.cells` or `.relations` got each verdict: index `PART`, a column per verdict."""
+    """How many printed cells or relations, of `Joined.cells` or `.relations`, got each verdict: index `PART`.
+
+    A cell or relation that can be read in several ways counts once, by its most favourable reading. Relations that hold
+    by how planted data are made have columns of their own (`relations.CONSTRUCTED`).
+    """
+    compared = "printed_better" in judged.columns
+    counted = relations.printed_relations(judged) if compared else verdicts.printed_cells(judged)
+    words = counted["verdict"]
+    if compared:
+        made = (counted["by_construction"] != "") & (words != verdicts.NOT_ATTEMPTED)
+        words = words.where(~made, words + relations.CONSTRUCTED)
     places = pd.MultiIndex.from_frame(judged[list(PART)].drop_duplicates())  # in printed order
-    counts = pd.crosstab([judged[name] for name in PART], judged["verdict"]).reindex(places)
-    order = dict.fromkeys((*verdicts.VERDICTS, *relations.RELATIONS))
+    counts = pd.crosstab([counted[name] for name in PART], words).reindex(places)
+    order = [*dict.fromkeys((*verdicts.VERDICTS, *relations.RELATIONS))]
+    order += [word + relations.CONSTRUCTED for word in relations.RELATIONS]
     return counts[[word for word in order if word in counts]]
 
 
@@ -133,7 +145,6 @@ def _join(page: TablePage, printed: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
         not_attempted={row: reason for row, reason in excuses.items() if reason},
     )
     cells = cells.assign(**{name: lines[name].to_numpy() for name in ("printed_row", "reading", "marker")})
-
     extras, runs = [], []
     for dataset, data in page.data.items() if len(rows) else ():
         kinds = set(cells.loc[(cells["dataset"] == dataset) & (cells["n"] > 0), "synthetic"])
@@ -178,7 +189,7 @@ def _readings(printed: pd.DataFrame, labels: Mapping) -> tuple[pd.DataFrame, dic
 def _extras(lines: pd.DataFrame, rows: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """Our rows of one table and data set that it does not print."""
     used = {labels[row] for row in lines["row"]}
-    others = rows[~rows["label"].isin(used) & (rows["selection"] != verdicts.ORACLE)]
+    others = rows[~rows["label"].isin(used) & (rows["selection"] != ORACLE)]
     if others.empty:
         return pd.DataFrame(columns=list(EXTRA_COLUMNS))
     side = side_by_side(lines, others, labels)

@@ -108,6 +108,11 @@ def own_rows(paper: str) -> tuple[str, ...]:
     return tuple(row for (of, row), known in METHODS.items() if of == paper and known.role == "own")
 
 
+def by_construction(role: str) -> str:
+    """Why rows of this role relate to the own row on planted data as they do, whatever the mechanisms; or ""."""
+    return _DATA["by_construction"].get(role, "")
+
+
 def readings(paper: str, table: str | int) -> dict[str, dict[str, str]]:
     """Printed row -> {reading: our label}, for the rows of a table that can be read in several ways."""
     return {row: dict(labels) for row, labels in _readings().get((paper, str(table)), {}).items()}

@@ -31,12 +31,12 @@ CLAIM_WORDS = {
 # How a word is drawn: colour and border. The word itself always stands there, too.
 TONES = {
     "for": (verdicts.REPRODUCED, verdicts.COMPATIBLE, relations.HOLDS, RECOMPUTES, CLAIM_WORDS[WITHIN]),
-    "against": (verdicts.IMPOSSIBLE, verdicts.NOT_REPRODUCED, relations.REVERSED, FAILS, "high"),
+    "against": (verdicts.IMPOSSIBLE, verdicts.NOT_REPRODUCED, relations.REVERSED, relations.NO_EFFECT, FAILS, "high"),
     "between": (verdicts.FEW_RUNS, verdicts.BEST_OF, verdicts.TEST_SELECTION, verdicts.SMALL_DIFFERENCE, "medium"),
 }
 MEANINGS = {
     verdicts.IMPOSSIBLE: "no runs of any kind could print this number as the paper describes it",
-    verdicts.REPRODUCED: "inside our interval however many runs were averaged, and shown to be within the margin",
+    verdicts.REPRODUCED: "inside our interval, and shown to be within the margin, however many runs were averaged",
     verdicts.COMPATIBLE: "inside our interval however many runs were averaged; being close is not shown",
     verdicts.FEW_RUNS: "inside only if the paper averaged few runs",
     verdicts.BEST_OF: "outside for a single run, inside for the best of M runs",
@@ -45,9 +45,10 @@ MEANINGS = {
     verdicts.NOT_REPRODUCED: "outside for every number of runs, the number of cells of the table allowed for",
     verdicts.NOT_ATTEMPTED: "no runs, or too few for a verdict; the reason stands beside it",
     verdicts.SYNTHETIC: "our runs are on synthetic data, so that no printed number can be judged by them",
-    relations.HOLDS: "the row that is printed as better is better in our runs, and the interval of the gap excludes 0",
-    relations.UNDECIDED: "the gap could be 0, or there are fewer than five seeds",
-    relations.REVERSED: "the row that is printed as better is worse in our runs, and the interval excludes 0",
+    relations.HOLDS: "the row that is printed as better is better in our runs, more than chance would have it",
+    relations.UNDECIDED: "neither a gap nor its absence is shown, or there are fewer than five seeds",
+    relations.NO_EFFECT: "any gap in our runs is smaller than X, the printed gap, either way",
+    relations.REVERSED: "the row that is printed as better is worse in our runs, more than chance would have it",
 }
 TABLE = re.compile(r"Tables? (\d+)(?: (and|to) (\d+))?")
 _ENVIRONMENT = jinja2.Environment(
@@ -138,9 +139,18 @@ def _table(key: tuple, cells: pd.DataFrame, joined: Joined, found: Sequence[Find
         .transform("all")
     )
     compared = joined.relations[_is(joined.relations, key)]
-    compared = compared[compared["verdict"] != verdicts.NOT_ATTEMPTED]
+    # A reading without runs is shown beside one that has some.
+    names = ["metric", "side", "printed_better", "printed_worse"]
+    compared = compared.merge(compared.loc[compared["verdict"] != verdicts.NOT_ATTEMPTED, names].drop_duplicates())
     order = {row: place for place, row in enumerate(cells["row"].unique())}
     lines = sorted(compared.to_dict("records"), key=lambda line: order[_other(line)])
+    best = verdicts.printed_cells(cells)
+    chosen = best.set_index(["printed_row", "metric", "side"])[["row", "verdict", "readings"]].to_dict("index")
+    once = [
+        line["row"] == chosen[line["printed_row"], line["metric"], line["side"]]["row"]
+        for line in cells.to_dict("records")
+    ]
+    cells = cells.assign(once=once)
     judged = cells[~silent]
     run = [run for run in _runs(joined) if all(run[name] == value for name, value in zip(PART, key, strict=True))]
     whole_table = joined.cells[(joined.cells["paper"] == paper) & (joined.cells["table"] == table)]
@@ -154,19 +164,23 @@ def _table(key: tuple, cells: pd.DataFrame, joined: Joined, found: Sequence[Find
         "place": place,
         "run": run[0] if run else None,
         "synthetic": bool(judged["synthetic"].any()),
-        "judged": [_cell(line) for line in judged.to_dict("records")],
-        "word_counts": _words(judged["verdict"]),
+        "judged": [
+            _cell(line, chosen[line["printed_row"], line["metric"], line["side"]]) for line in judged.to_dict("records")
+        ],
+        "word_counts": _words(best.loc[best["row"].isin(judged["row"]), "verdict"]),
         "relations": [_relation(line, decimals) for line in lines],
+        "relation_tests": int(sum(part["test"].nunique() for _, part in compared.groupby(["metric", "side"]))),
         "relation_counts": _relation_words(compared),
         "extras": _wide(joined.extras[_is(joined.extras, key)], "label", "ours", columns),
         "silent": _wide(cells[silent], "row", "reported", columns),
-        "silent_cells": int(silent.sum()),
+        "silent_cells": cells[silent].groupby("row")["once"].sum().to_dict(),
         "reasons": cells[silent].groupby("row")["reason"].first().to_dict(),
         "findings": [finding for finding in found if place in places(finding.where, finding.paper)],
     }
 
 
-def _cell(line: Mapping) -> dict:
+def _cell(line: Mapping, best: Mapping) -> dict:
+    """A line of cells; `best` is what its printed cell comes to over all readings."""
     k, real = line["decimals"], not line["synthetic"]
     ours = ours_text(line | {"ours": line["mean"], "column_decimals": k})
     return {
@@ -179,15 +193,24 @@ def _cell(line: Mapping) -> dict:
         "one": _interval(line["pi_1_low"], line["pi_1_high"], k),
         "many": _interval(line["pi_inf_low"], line["pi_inf_high"], k),
         "detectable": f"{_number(line['mdd_1'], k)} / {_number(line['mdd_inf'], k)}" if line["mdd_1"] >= 0 else "",
+        "needed": _needed(line),
         "verdict": line["verdict"],
         "reason": line["reason"] if real or line["verdict"] != verdicts.SYNTHETIC else "",
+        "of_cell": f"{best['verdict']}, over its {best['readings']} readings" if best["readings"] > 1 else "",
+        "counts": int(line["once"]),
         "truncated": line["verdict_truncated"] if line["verdict_truncated"] != line["verdict"] else "",
     }
 
 
+def _needed(line: Mapping) -> str:
+    """Seeds with which equivalence could pass, if one run was printed, five were averaged, or the value were exact."""
+    counts = [line[f"equivalence_seeds_{m}"] for m in ("1", "5", "inf")]
+    return " / ".join(f"{n:.0f}" if np.isfinite(n) else "never" for n in counts) if not np.isnan(counts[-1]) else ""
+
+
 def _other(line: Mapping) -> str:
     """The row of a relation that is not the paper's own."""
-    return line["worse"] if is_own(line["paper"], line["better"]) else line["better"]
+    return line["worse"] if is_own(line["paper"], line["printed_better"]) else line["better"]
 
 
 def _relation(line: Mapping, decimals: Mapping[tuple[str, str], int]) -> dict:
@@ -200,9 +223,14 @@ def _relation(line: Mapping, decimals: Mapping[tuple[str, str], int]) -> dict:
         "inside": {True: "yes", False: "no"}.get(line["claimed_inside"], ""),
         "gap": _number(line["gap"], k, sign=True),
         "interval": _interval(line["low"], line["high"], k, sign=True),
-        "probability": _number(line["probability"], 2),
+        "how": line["interval"] + (f", r = {line['correlation']:.2f}" if line["correlation"] >= -1 else ""),
+        "smallest": _number(line["smallest_effect"], k),
+        "margin": _number(line["margin"], k),
+        "reason": line["reason"].partition(": ")[2],
+        "by_construction": line["by_construction"],
         "p": "below 0.001" if line["p_holm"] < 0.001 else _number(line["p_holm"], 3),
         "n": f"{line['n_better']} / {line['n_worse']}",
+        "p_margin": "below 0.001" if line["p_margin_holm"] < 0.001 else _number(line["p_margin_holm"], 3),
         "verdict": line["verdict"],
     }
 
@@ -310,9 +338,16 @@ def _words(words: pd.Series) -> str:
 
 
 def _relation_words(compared: pd.DataFrame) -> str:
-    """The counts of the words, how often the better row is ahead at all, and how many lines have too few seeds."""
-    few = int((compared[["n_better", "n_worse"]].min(axis=1) < verdicts.FLOOR).sum())
-    text = f"{_words(compared['verdict'])}; in our runs, too, the better row is ahead in {(compared['gap'] > 0).sum()}"
+    """The counts of the words, a relation with readings once, and how often the better row is ahead at all."""
+    once = relations.printed_relations(compared)
+    made = once["by_construction"] != ""
+    text = _words(once.loc[~made, "verdict"])
+    if made.any():
+        text += f"{'; ' if text else ''}by construction of the planted data: {_words(once.loc[made, 'verdict'])}"
+    text += f"; in our runs, too, the better row is ahead in {(once['gap'] > 0).sum()} of {len(once)}"
+    paired = once["correlation"].dropna()
+    text += f"; median correlation over seeds {paired.median():.2f}" if len(paired) else ""
+    few = int((once[["n_better", "n_worse"]].min(axis=1) < verdicts.FLOOR).sum())
     return text + (f"; {few} with fewer than {verdicts.FLOOR} seeds, which decide nothing" if few else "")
 
 

@@ -2,7 +2,8 @@
 
 `judge` joins printed cells (`load_reported`) to result rows and gives one line per printed cell, a `Verdict`. The
 tests are in `intervals.py`, relations between rows in `relations.py`; `calibration.py` measures how often the words are
-wrong.
+wrong. A number of averaged runs is not known unless the paper says so; each word is taken at the end that is harder for
+it: inside, and equivalent, must hold for every m, outside for every m.
 
 Fixed before any run: alpha = 0.05; the margin of equivalence is half of the gain the paper itself prints for its own
 row over the runner-up of that table, per data set, metric and side, and where it prints no gain there is no margin;
@@ -10,7 +11,7 @@ below five seeds no word beyond impossible, compatible, compatible if few runs a
 never compared with a printed number.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
@@ -19,17 +20,17 @@ import pandas as pd
 
 from papers_check import intervals
 from papers_check.intervals import ALPHA
+from papers_check.our_runs import OurRuns
 from papers_check.papers import is_own
-from papers_check.tables import ROW_COLUMNS, column_decimals, is_percent, our_metric
+from papers_check.tables import column_decimals, our_metric
 
 LOWER_IS_BETTER = ("mae",)
 FLOOR = 5  # seeds
 MOST_BEST_OF = 10  # beyond that, best of M explains anything
-ORACLE = "test_oracle"  # the selection rule that only measures what choosing on the test set is worth
 COUNTS = ("train", "valid", "test", "total")  # columns of a table of data sets
 KEY = ("paper", "table", "dataset", "row", "metric", "side")
+KEY_PRINTED = ("paper", "table", "dataset", "printed_row", "metric", "side")
 COLUMN = ("paper", "table", "dataset", "metric", "side")
-SETTINGS = ("fingerprint", "switches", "train", "selection")  # one row of a table is one setting
 
 IMPOSSIBLE = "impossible as described"
 REPRODUCED = "reproduced"
@@ -65,7 +66,9 @@ class Verdict:
     n: int  # seeds with a defined value
     failed: int
     undefined: int
-    values: tuple[float, ...]  # one per seed
+    values: tuple[float, ...]  # one per seed, in the order of `seeds`
+    seeds: tuple[int, ...]
+    model: str  # what was trained, where the rows say so
     mean: float
     sd: float  # ddof 1
     p_1: float  # compatible with a single run; with the mean of infinitely many
@@ -79,8 +82,11 @@ class Verdict:
     mdd_1: float  # smallest detectable discrepancy if a single run was printed; if the mean of very many was
     mdd_inf: float
     margin: float
-    tost_p: float
-    p_1_holm: float  # over the judged cells of this table
+    tost_p: float  # equivalence even if a single run was printed, whose noise is that of ours
+    equivalence_seeds_1: float  # fewest seeds with which it could pass, at our spread, if one run was printed,
+    equivalence_seeds_5: float  # if five were averaged,
+    equivalence_seeds_inf: float  # and if the printed value were exact; infinite: never
+    p_1_holm: float  # over the judged cells of this table, a cell with readings counting once
     p_1_bh: float  # over all judged cells
     oracle_n: int  # the same under test selection
     oracle_mean: float
@@ -96,6 +102,36 @@ class Verdict:
                 raise ValueError(f"verdict {verdict!r}: expected one of {', '.join(VERDICTS)}")
         if self.synthetic and self.verdict not in (SYNTHETIC, IMPOSSIBLE, NOT_ATTEMPTED):
             raise ValueError(f"{self.row} {self.metric} on synthetic data is {self.verdict!r}: expected {SYNTHETIC!r}")
+
+
+# --- readings of one cell -------------------------------------------------------------------------------------------
+
+# A word that says something against a cell needs every reading of it, so what was not attempted comes before these.
+BEST_FIRST = (IMPOSSIBLE, REPRODUCED, COMPATIBLE, FEW_RUNS, SYNTHETIC, NOT_ATTEMPTED)
+BEST_FIRST += (BEST_OF, TEST_SELECTION, SMALL_DIFFERENCE, NOT_REPRODUCED)
+
+
+def printed_rows(lines: pd.DataFrame) -> pd.Series:
+    """The printed name of each line's row, whatever it is read as."""
+    return lines["printed_row"] if "printed_row" in lines.columns else lines["row"]
+
+
+def best_reading(lines: pd.DataFrame, by: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
+    """One line per group of `by`, in order: that with the first word of `order`; `readings` counts the lines."""
+    rank = lines["verdict"].map({word: place for place, word in enumerate(order)})
+    ranked = lines.assign(_rank=rank, _place=range(len(lines)))
+    ranked["readings"] = ranked.groupby(list(by))["_rank"].transform("size")
+    ranked["_first"] = ranked.groupby(list(by))["_place"].transform("min")
+    best = ranked.sort_values(["_rank", "_place"]).drop_duplicates(list(by)).sort_values("_first")
+    return best.drop(columns=["_rank", "_place", "_first"]).reset_index(drop=True)
+
+
+def printed_cells(judged: pd.DataFrame) -> pd.DataFrame:
+    """One line per printed cell: its most favourable reading, and how many `readings` it has.
+
+    A cell is called not reproduced only if it is so under every reading, none of them without runs.
+    """
+    return best_reading(judged.assign(printed_row=printed_rows(judged)), KEY_PRINTED, BEST_FIRST)
 
 
 # --- margins, fixed by what is printed ------------------------------------------------------------------------------
@@ -167,9 +203,11 @@ def judge(
 ) -> pd.DataFrame:
     """One line per line of `reported`, in its order; the columns are the fields of `Verdict`.
 
-    reported       from `load_reported`, whole tables, any number of them
+    reported       from `load_reported`, whole tables, any number of them; where a row can be read in several ways, a
+                   line per reading with a `row` of its own, and `printed_row` for what is printed
     rows           results in long format: `tables.ROW_COLUMNS`, `synthetic`, `selection`, and where known `dataset`,
-                   `commit`, `reason` and `SETTINGS`; fractions for accuracies and F1. Rows selected by `ORACLE` serve
+                   `commit`, `reason` and `our_runs.SETTINGS`; fractions for accuracies and F1. Rows selected by
+                   `our_runs.ORACLE` serve
                    only to ask whether test selection explains a cell, synthetic ones only where there are no real ones
     labels         printed row name -> our `label`, where the two differ
     datasets       our data set's name -> the printed one; "planted-mosi?train=48" is mosi without saying so
@@ -184,13 +222,16 @@ def judge(
     impossible, excuses = dict(impossible or {}), dict(not_attempted or {})
     if "dataset" not in rows.columns and len(rows) and reported["dataset"].nunique() > 1:
         raise ValueError("result rows do not say their dataset: expected that column, or printed cells of one data set")
-    found = _Runs(rows, datasets or {}, deterministic)
-    margins = default_margins(reported) if margins is None else margins
+    found = OurRuns(rows, datasets or {}, deterministic)
+    if margins is None:
+        once = reported.assign(row=printed_rows(reported)).drop_duplicates(list(KEY))
+        margins = default_margins(once)
     margin = {tuple(line[:-1]): line[-1] for line in margins[[*COLUMN, "margin"]].to_numpy()}
     decimals = {key: column_decimals(part) for key, part in reported.groupby(["paper", "table", "dataset"])}
 
     lines = []
-    for key, text in zip(reported[list(KEY)].itertuples(index=False, name=None), reported["value"], strict=True):
+    keys, names = reported[list(KEY)].itertuples(index=False, name=None), printed_rows(reported)
+    for key, name, text in zip(keys, names, reported["value"], strict=True):
         paper, table, dataset, row, metric, side = key
         label = (labels or {}).get(row, row)
         line = dict(zip(KEY, key, strict=True)) | found.of(label, dataset, our_metric(metric, side))
@@ -204,6 +245,7 @@ def judge(
                 "decimals": decimals[paper, table, dataset][metric],
                 "direction": "lower" if metric in LOWER_IS_BETTER else "higher",
                 "label": label,
+                "printed_row": name,
                 "margin": margin.get((paper, table, dataset, metric, side), np.nan),
                 "missing": missing,
                 "impossible": impossible.get(key, ""),
@@ -250,9 +292,10 @@ def _with_verdicts(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
             "pi_inf_high": ends[1][1],
             "mdd_1": intervals.detectable(sd, n, 1, half, alpha),
             "mdd_inf": intervals.detectable(sd, n, np.inf, half, alpha),
-            "tost_p": intervals.tost_p(centre, mean, sd, n, margin, half),
-            "p_1_holm": cells.assign(p=p_1).groupby(["paper", "table"])["p"].transform(intervals.holm).to_numpy(),
-            "p_1_bh": intervals.benjamini_hochberg(p_1),
+            "tost_p": intervals.tost_p(centre, mean, sd, n, margin, half, m=1),
+            **{f"equivalence_seeds_{m:.0f}": _seeds_needed(margin, sd, half, m) for m in (1, 5, np.inf)},
+            "p_1_holm": _holm_over_cells(cells, p_1),
+            "p_1_bh": bh_over_cells(cells.assign(p_1=p_1)),
             "oracle_p_1": oracle_p,
             "reported_is": np.where(np.isnan(ahead), "", words),
         }
@@ -270,6 +313,35 @@ def _with_verdicts(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
     lines["reason"] = [_reason(line) for line in lines.to_dict("records")]
     names = [field.name for field in fields(Verdict)]
     return pd.DataFrame([asdict(Verdict(**line)) for line in lines[names].to_dict("records")], columns=names)
+
+
+def _seeds_needed(margin: np.ndarray, sd: np.ndarray, half: np.ndarray, m: float) -> np.ndarray:
+    known = ~np.isnan(margin) & ~np.isnan(sd) & ~np.isnan(half)
+    lines = zip(margin, sd, half, known, strict=True)
+    return np.array([intervals.seeds_for_equivalence(x, s, h, m=m) if ok else np.nan for x, s, h, ok in lines])
+
+
+def _holm_over_cells(cells: pd.DataFrame, p: np.ndarray) -> np.ndarray:
+    """p of each line adjusted over the cells of its table, the other cells taken at their most compatible reading.
+
+    A cell is rejected only if every reading is, so that its readings are one test: the chance of a false rejection in
+    a table stays below alpha however many readings its rows have.
+    """
+    adjusted = np.full(len(p), np.nan)
+    cells = cells.assign(p=p)
+    for lines in cells.groupby(["paper", "table"]).indices.values():
+        group = cells.iloc[lines].groupby(list(KEY_PRINTED), sort=False)
+        best, place = group["p"].max().to_numpy(), group.ngroup().to_numpy()
+        for line, cell in zip(lines, place, strict=True):
+            adjusted[line] = intervals.holm(np.where(np.arange(len(best)) == cell, p[line], best))[cell]
+    return adjusted
+
+
+def bh_over_cells(cells: pd.DataFrame) -> np.ndarray:
+    """p_1 of each line adjusted for the share of false entries (Benjamini-Hochberg), a cell at its best reading."""
+    group = cells.groupby(list(KEY_PRINTED), sort=False)
+    best = intervals.benjamini_hochberg(group["p_1"].max().to_numpy())
+    return best[group.ngroup().to_numpy()]
 
 
 def _reason(line: Mapping) -> str:
@@ -295,83 +367,3 @@ def _reason(line: Mapping) -> str:
     }[verdict]
     failed = f"; {line['failed']} of {n + line['failed'] + line['undefined']} runs failed" if line["failed"] else ""
     return sentence + ("" if missing or verdict in (IMPOSSIBLE, SYNTHETIC) else failed)
-
-
-class _Runs:
-    """Result rows, checked and looked up by label, printed data set and metric, in the printed unit."""
-
-    def __init__(self, rows: pd.DataFrame, datasets: Mapping[str, str], deterministic: Collection[str]) -> None:
-        self.deterministic = set(deterministic)
-        self.cells: dict[tuple[str, str], pd.DataFrame] = {}
-        self.datasets: dict[str, set[str]] = {}
-        needed = (*ROW_COLUMNS, "synthetic", "selection")
-        if rows.empty:
-            return
-        if absent := [name for name in needed if name not in rows.columns]:
-            raise ValueError(f"result rows lack {', '.join(absent)}: expected the columns {', '.join(needed)}")
-        if wrong := sorted(set(rows["status"].map(str)) - {"done", "failed"}):
-            raise ValueError(f"result rows have status {wrong[0]!r}: expected done or failed")
-        name = rows["dataset"] if "dataset" in rows.columns else pd.Series("", index=rows.index)
-        planted = rows["synthetic"].astype(bool) | name.str.startswith("planted")
-        printed = name.map(lambda text: datasets.get(text, text.split("?")[0].removeprefix("planted-")))
-        rows = rows.assign(value=rows["value"].astype(float), printed=printed, synthetic=planted)
-        rows = rows[(rows["split"] == "test") | (rows["status"] == "failed")]
-        percent = rows["metric"].map(is_percent)
-        outside = rows[percent & ~rows["value"].between(0, 1) & rows["value"].notna()]
-        if len(outside):
-            label, metric, value = outside.iloc[0][["label", "metric", "value"]]
-            raise ValueError(f"result rows of {label!r} have {metric} = {value:g}: expected a fraction in [0, 1]")
-        rows["value"] = rows["value"] * np.where(percent, 100, 1)
-        for key, part in rows.groupby(["label", "printed"], sort=False):
-            real = part[~part["synthetic"]]
-            self.cells[key] = part if real.empty else real
-            self._check(key[0], self.cells[key])
-            self.datasets.setdefault(key[0], set()).add(key[1])
-
-    def _check(self, label: str, part: pd.DataFrame) -> None:
-        for _, one in part.groupby(part["selection"] == ORACLE):
-            for setting in SETTINGS:
-                if setting in one.columns and one[setting].nunique() > 1:
-                    raise ValueError(f"result rows of {label!r} mix {setting}: expected one setting per row of a table")
-            seeds = one.drop_duplicates(["seed", "status"]).duplicated("seed")
-            if seeds.any() or one[one["status"] == "done"].duplicated(["seed", "metric"]).any():
-                raise ValueError(f"result rows of {label!r} hold a seed twice: expected one run per label and seed")
-
-    def of(self, label: str, dataset: str, metric: str) -> dict:
-        """Values of the seeds, their summary and context; `why` says what is missing where there is no value."""
-        part = self.cells.get((label, dataset), self.cells.get((label, "")))
-        nothing = {"synthetic": False, "selection": "", "commit": "", "failed": 0, "undefined": 0, "oracle": ()}
-        if part is None:
-            others = ", ".join(sorted(self.datasets.get(label, ())))
-            why = f"no run of this row on {dataset}" + (f", only on {others}" if others else "")
-            return (
-                nothing
-                | dict(zip(("mean", "sd", "n"), intervals.summary(()), strict=True))
-                | {"values": (), "why": why}
-            )
-        chosen = part["selection"] == ORACLE
-        main, failed = part[~chosen], part[~chosen & (part["status"] == "failed")]
-        values = main.loc[(main["metric"] == metric) & (main["status"] == "done"), "value"].to_numpy()
-        oracle = part.loc[chosen & (part["metric"] == metric) & (part["status"] == "done"), "value"].to_numpy()
-        kept = values[np.isfinite(values)]
-        mean, sd, n = intervals.summary(kept)
-        lost = failed["seed"].nunique(dropna=False)
-        why = "no validation-selected run of this row" if main.empty else f"no run of this row has {metric}"
-        if len(values):
-            why = f"{metric} is undefined in all {len(values)} runs"
-        elif lost:
-            causes = "; ".join(failed["reason"].astype(str).unique()) if "reason" in failed.columns else ""
-            why = f"all {lost} runs failed" + (f": {causes}" if causes else "")
-        return nothing | {
-            "values": tuple(kept.tolist()),
-            "mean": mean,
-            "sd": 0.0 if n == 1 and label in self.deterministic else sd,
-            "n": n,
-            "synthetic": bool(part["synthetic"].iloc[0]),
-            "selection": "" if main.empty else str(main["selection"].iloc[0]),
-            "commit": ", ".join(sorted(set(main["commit"].dropna().map(str)))) if "commit" in main.columns else "",
-            "failed": lost,
-            "undefined": len(values) - n,
-            "oracle": tuple(oracle[np.isfinite(oracle)].tolist()),
-            "why": why,
-        }

@@ -307,17 +307,19 @@ def cells_of(page):
     return page.all(data_kind="cell")
 
 
-def test_every_printed_number_is_there_once_per_reading(whole):
-    shown = sum(int(element["data-n"]) for element in cells_of(Page(whole)))
-    printed = load_reported()
-    twice = printed[(printed["paper"] == "dsrf") & (printed["table"] == "3") & (printed["row"] == "w/o SFR")]
-    assert shown == (printed["value"] != "").sum() + len(twice)
+def test_every_printed_number_counts_once_and_has_a_line_per_reading(whole):
+    shown = cells_of(Page(whole))
+    assert sum(int(element["data-n"]) for element in shown) == (load_reported()["value"] != "").sum()
+    lines = [element["text"] for element in shown if element["text"].startswith("w/o SFR, read as")]
+    assert len(lines) == 2 * 7
+    assert all("The printed cell: not comparable: synthetic, over its 2 readings." in text for text in lines)
 
 
 def test_a_printed_cell_and_what_the_verdict_rests_on(joined, whole):
     line = joined.cells[(joined.cells["verdict"] == verdicts.COMPATIBLE)].iloc[0]
     page = Page(whole)
     columns = ["row", "column", "printed", "ours", "n", "interval, one run", "interval, very many", "detectable"]
+    columns.append("seeds to show equality")
     table = next(e for e in page.all("table") if "real data" in e["text"] and "detectable" in e["text"])
     inside = table["within"]
     assert [e["text"] for e in inside if e.get("scope") == "col"] == [*columns, "verdict"]
@@ -329,7 +331,8 @@ def test_a_printed_cell_and_what_the_verdict_rests_on(joined, whole):
     assert texts[1] == line["reported"]
     assert texts[2].startswith(f"{line['mean']:.{k}f} ± {line['sd']:.{k}f}")
     assert texts[3:7] == ["5", interval, many, f"{line['mdd_1']:.{k}f} / {line['mdd_inf']:.{k}f}"]
-    assert texts[7] == line["verdict"] + line["reason"]
+    assert texts[7].split(" / ")[2] == f"{line['equivalence_seeds_inf']:.0f}".replace("inf", "never")
+    assert texts[8] == line["verdict"] + line["reason"]
 
 
 def test_the_same_input_gives_the_same_page(joined):
@@ -348,7 +351,7 @@ def test_synthetic_data_never_get_a_verdict_on_a_printed_number():
     words = {element["data-verdict"] for element in cells_of(Page(text))}
     assert words == {verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED}
     assert "interval, one run" not in text
-    assert "printed gap" not in text
+    assert "printed gap<br>" not in text  # a column of the tables on real data
     relation = joined.relations[joined.relations["table"] == "3"]
     assert {"holds", "undecided"} <= set(relation["verdict"])  # relations do get one, from the same runs
     assert len(Page(text).all(data_kind="relation")) == len(relation[relation["paper"] == "dsrf"])
@@ -371,6 +374,32 @@ def test_a_page_with_an_absolute_verdict_on_synthetic_data_is_refused(word, join
     doctored = type(joined)(cells, joined.relations, joined.extras, joined.runs)
     with pytest.raises(ValueError, match="on synthetic data is"):
         report.report([], [], doctored, COMMAND)
+
+
+def test_what_holds_by_construction_is_counted_apart_and_says_why(joined):
+    lines = joined.relations[joined.relations["table"].eq("3") & joined.relations["paper"].eq("dsrf")]
+    counts = summary(joined.relations).loc[("dsrf", "3", "mosi")]
+    made = [word for word in counts.index if word.endswith(", by construction")]
+    assert counts[made].sum() == 3 * 7  # three modalities, seven columns
+    printed = lines.drop_duplicates(["metric", "side", "printed_better", "printed_worse"])
+    assert counts.sum() == len(printed) < len(lines)
+    page = Page(report.report([], [], joined, COMMAND))
+    shown = [
+        e["text"] for e in page.all(data_kind="relation") if "By construction: each modality dominates" in e["text"]
+    ]
+    assert len(shown) == (lines["by_construction"] != "").sum()
+
+
+def test_a_relation_shows_what_its_word_rests_on(joined):
+    page = Page(report.report([], [], joined, COMMAND))
+    line = joined.relations[joined.relations["worse"] == "w/o HSF"].iloc[0]
+    text = next(
+        e["text"] for e in page.all(data_kind="relation") if e["text"].startswith("DSRF (Full) over w/o HSFMAE")
+    )
+    assert line["interval"] == "paired"
+    for part in (f"paired, r = {line['correlation']:.2f}", f"{line['smallest_effect']:.3f}", f"{line['margin']:.3f}"):
+        assert part in text
+    assert line["reason"].removeprefix("synthetic data: ") in text
 
 
 # --- escaping, and nothing to show ----------------------------------------------------------------------------------

@@ -160,14 +160,6 @@ def test_full_scale_takes_what_the_paper_states():
     assert ablation[1] - ablation[0] == set(pages.ABLATION_DETAIL)
 
 
-def test_paired_differences_by_hand():
-    values = pd.DataFrame({"full": [1.0, 2.0, 3.0], "a": [1.5, 2.4, 3.6]}, index=[1, 2, 3])
-    (line,) = study.paired(values, "full").to_dict("records")
-    assert line["minus full"] == "+0.500"
-    assert line["95 % interval"] == "+0.252 .. +0.748"  # 0.5 ± 4.3027 * 0.1 / sqrt(3)
-    assert study.paired(values.iloc[:1], "full")["95 % interval"][0] == "–"
-
-
 def test_split_sizes_from_label_tables(tmp_path):
     table = pd.DataFrame({"label": [0.5, -1.0, 0.0, 2.0], "split": ["train", "train", "val", "test"]})
     table.to_csv(tmp_path / "mosi.csv", index=False)
