@@ -123,6 +123,70 @@ def test_broken_tables_get_one_sentence(tmp_path, bert, change, message):
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
 
+def mmsa_table(path, **change):
+    """The layout of MMSA's label.csv: the split is called mode, columns of unimodal labels stay empty."""
+    columns = dict.fromkeys(("label_T", "label_A", "label_V"), [None] * 12)
+    table(path, **columns, **change)
+    pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"split": "mode"}).to_csv(path, index=False)
+    return path
+
+
+def test_a_table_of_mmsa_with_empty_columns(tmp_path, bert):
+    path = mmsa_table(tmp_path / "label.csv")
+    dataset = load_dataset(str(encode.encode(path, bert, tmp_path / "x", progress=False)))
+    plain = load_dataset(str(encode.encode(table(tmp_path / "t.csv"), bert, tmp_path / "y", progress=False)))
+    assert dataset.train.unimodal_labels is None
+    assert dataset.fingerprint == plain.fingerprint
+    assert "the split is the column mode." in dataset.notes
+    named = encode.encode(path, bert, tmp_path / "z", split="mode", progress=False)
+    assert load_dataset(str(named)).fingerprint == plain.fingerprint
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame.loc[3, "label_A"] = "0.5"
+    frame.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"12 rows have no usable label_T \(first: v0\$_\$0000\); leave them out, or"):
+        encode.encode(path, bert, tmp_path / "w", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (
+            ["train_mix"] * 9 + ["valid", "test", "test"],
+            "9 rows have no usable split .*'train_mix': expected train, valid",
+        ),
+        (["train"] * 9 + ["valid", "dev", "test"], "valid split twice, as 'valid' and 'dev'"),
+    ],
+)
+def test_a_split_of_a_table_is_never_guessed(tmp_path, bert, split, message):
+    with pytest.raises(ValueError, match=message):
+        encode.encode(table(tmp_path / "t.csv", split=split), bert, tmp_path / "x", progress=False)
+
+
+def test_spellings_of_one_split_are_one(tmp_path, bert):
+    split = ["Train", "training ", "DEV", "test_set"] * 3
+    with pytest.raises(ValueError, match="train split twice, as 'Train' and 'training'"):
+        encode.encode(table(tmp_path / "t.csv", split=split), bert, tmp_path / "x", progress=False)
+    split = ["Train", "train ", "DEV", "test_set"] * 3
+    dataset = load_dataset(
+        str(encode.encode(table(tmp_path / "t.csv", split=split), bert, tmp_path / "x", progress=False))
+    )
+    assert [len(s) for s in dataset.splits.values()] == [6, 3, 3]
+
+
+def test_labels_of_a_table_are_looked_at(tmp_path, bert):
+    huge = table(tmp_path / "t.csv", label=[1e39, 1e20] + [1.5] * 10)
+    with pytest.raises(ValueError, match="2 rows have no usable label"):
+        encode.encode(huge, bert, tmp_path / "x", progress=False)
+    classes = encode.encode(table(tmp_path / "c.csv", label=[0, 1, 2] * 4), bert, tmp_path / "y", progress=False)
+    assert any("LOOK LIKE CLASSES" in note for note in load_dataset(str(classes)).notes)
+
+
+def test_a_table_that_is_something_else(tmp_path, bert):
+    (tmp_path / "t.csv").write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(ValueError, match=r"t\.csv is a web page, not data"):
+        encode.encode(tmp_path / "t.csv", bert, tmp_path / "x")
+
+
 def test_wrong_names_get_one_sentence(tmp_path, bert):
     path = table(tmp_path / "t.csv")
     with pytest.raises(ValueError, match="has no column 'words'; its columns are video_id, clip_id"):

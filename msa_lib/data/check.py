@@ -150,6 +150,7 @@ def _labels(labels: np.ndarray, scale: str, split: str, say) -> dict[str, Any]:
         say(f"{split}: {len(labels) - len(good):,} labels are not finite.")
     if huge := int((~clean.usable(good)).sum()):
         say(f"{split}: {huge:,} labels are beyond {clean.LARGEST:g} in size; the file is refused when it is read.")
+        good = good[clean.usable(good)]
     if not len(good):
         say(f"{split}: no labels.")
         return {}

@@ -170,8 +170,9 @@ def read_table(table: str | Path, text: str, label: str, split: str, id: str) ->
             first = rows["id"][bad.idxmax()]
             value = rows[column][bad.idxmax()]
             what = f", {value!r}: expected train, valid or test" if isinstance(value, str) else ""
+            way = ", or empty all three of label_T, label_A, label_V" if column in UNIMODAL else ""
             raise ValueError(
-                f"{path.name}: {bad.sum():,} rows have no usable {meaning} (first: {first}{what}); leave them out."
+                f"{path.name}: {bad.sum():,} rows have no usable {meaning} (first: {first}{what}); leave them out{way}."
             )
     rows["split"], left = readers.by_values(rows["split"].to_numpy(), {}, f"{path.name}: the split column {split!r}")
     numbers = rows["label"].to_numpy()
