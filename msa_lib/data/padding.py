@@ -3,7 +3,7 @@
 A sample of length n in T steps is padded in front if its steps stand at the end. The evidence, in this order:
 1. the attention mask of the token ids: zeros, then ones (anything but one block at either end is refused);
 2. steps that are not zero after the length: if they fit into n steps, they are moved to the front;
-3. where neither decides (zeros at both ends fit), the samples of the same part that are decided, if they all agree.
+3. where zeros at both ends would fit, the other samples of the part if they all stand on one side, else the mask.
 Modalities with the same number of steps and the same lengths are aligned and move together; if tokens and features
 stand on different sides each is moved by its own evidence, and that is said.
 
@@ -153,11 +153,9 @@ def _text_shift(x: np.ndarray, length: np.ndarray, lead: np.ndarray, counts: Cou
     room = x.shape[1] - length
     shift = lead.copy()
     odd = np.flatnonzero((lead > 0) | ((room > 0) & ~x[:, 0].any(-1)))
-    steps = nonzero_steps(x[odd])
-    start, stop, space = steps.argmax(1), last_step(steps), room[odd]
-    within, behind = steps.any(1) & (start >= space), steps.any(1) & (stop <= length[odd])
-    other_end = np.where(lead[odd] > 0, behind & ~within, within & ~behind)
-    shift[odd[other_end]] = np.where(lead[odd] > 0, 0, space)[other_end]
+    at_end, at_front = _ends(nonzero_steps(x[odd]), length[odd])
+    other_end = np.where(lead[odd] > 0, at_front, at_end)
+    shift[odd[other_end]] = np.where(lead[odd] > 0, 0, room[odd])[other_end]
     counts["sides", "text"] += int(other_end.sum())
     return shift
 
@@ -175,22 +173,29 @@ def _group_shifts(
     either = some & ~late & (start >= room) & (room > 0)
     behind = some & ~late & ~either & (room > 0)
     shift = np.where(in_front, np.minimum(start, room), 0)  # zeros that belong to the sequence stay in it
+    disagree = np.zeros(len(shift), bool)
     if lead is not None:
-        shift = np.where((lead > 0) & ~behind & ~in_front, lead, shift)
+        shift = np.where((lead > 0) & ~behind & ~in_front & ~either, lead, shift)
         disagree = ((lead > 0) & behind) | ((lead == 0) & in_front)
-    else:
-        disagree = np.zeros(len(shift), bool)
-        if in_front.any() and not behind.any():
-            shift = np.where(either, room, shift)
-    wide = late & ~in_front
+    if in_front.any() and not behind.any():
+        shift = np.where(either, room, shift)
+    elif lead is not None and (in_front.any() or not behind.any()):
+        shift = np.where(either, lead, shift)
+    ends = {m: _ends(own, length) for m, own in steps.items()}
+    parted = np.any([f for f, _ in ends.values()], 0) & np.any([b for _, b in ends.values()], 0) & late & ~in_front
     shifts = {}
-    for m, own in steps.items():  # where one stands in front and another behind, each by its own zeros
-        start, stop, some = own.argmax(1), last_step(own), own.any(1)
-        at_end = wide & (shift == 0) & (room > 0) & own[:, -1] & (start >= room)
-        at_start = wide & (shift > 0) & some & (stop <= length) & (start < room)
-        shifts[m] = np.where(at_end, room, np.where(at_start, 0, shift))
-        counts["sides", m] += int((disagree | at_end | at_start).sum())
+    for m, (front, back) in ends.items():  # one stands in front and another behind: each by its own zeros
+        shifts[m] = np.where(parted & front, room, np.where(parted & back, 0, shift))
+        counts["sides", m] += int((disagree | (parted & (shifts[m] != shift))).sum())
     return shifts
+
+
+def _ends(steps: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[N,T] -> [N] whether the steps that are not zero fit only at the end, and [N] whether only at the front."""
+    t = steps.shape[1]
+    start, stop, some = steps.argmax(1), last_step(steps), steps.any(1)
+    at_end, at_front = some & (start >= t - length), some & (stop <= length)
+    return at_end & ~at_front, at_front & ~at_end
 
 
 def _order(shift: np.ndarray, t: int) -> np.ndarray:
