@@ -85,8 +85,8 @@ def finite(x: np.ndarray, m: str, counts: Counts) -> np.ndarray:
     counts["values", m] += x.size
     for start in range(0, len(x), ROWS):
         part = result[start : start + ROWS]
-        bad = ~(np.abs(part) <= LARGEST)
-        if bad.any():
+        if part.size and not (part.min() >= -LARGEST and part.max() <= LARGEST):  # NaN is neither
+            bad = ~(np.abs(part) <= LARGEST)
             if np.may_share_memory(result, x):  # two splits of a file may be one array
                 result = x.copy()
             counts["not finite", m] += int((~np.isfinite(x[start : start + ROWS])).sum())

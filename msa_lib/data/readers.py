@@ -54,7 +54,8 @@ def read(path: str | Path, options: Mapping[str, str] | None = None, name: str |
     first = raw.splits["train"]
     missing = [m for m in MODALITIES if m not in first]
     dims = {m: first[m].shape[-1] for m in MODALITIES if m in first}
-    front = [m for m in dims if front_padded(part[m] for part in raw.splits.values() if m in part)]
+    unknown = [m for m in ("audio", "vision") if m in dims and f"{m}_lengths" not in first]
+    front = [m for m in unknown if front_padded(part[m] for part in raw.splits.values() if m in part)]
     counts: clean.Counts = Counter()
     splits = {
         s: clean.to_split(
