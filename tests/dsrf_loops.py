@@ -10,7 +10,7 @@ from test_losses import slow_contrast, slow_independence, slow_printed
 from toy import Loops
 
 from msa_lib.data import Batch, Dataset
-from msa_lib.models.dsrf import DSRF, A, C, E, N
+from msa_lib.models.dsrf import AMB, CTX, DSRF, EMO, NOI
 
 
 def softmax(x) -> np.ndarray:
@@ -27,7 +27,7 @@ class Reference(Loops):
 
     def __init__(self, network: DSRF, dataset: Dataset) -> None:
         super().__init__(network)
-        self.b0 = network.routing.b0.double().numpy() if getattr(network, "routing", None) else None
+        self.b0 = network.routing.b0.double().numpy() if hasattr(getattr(network, "routing", None), "b0") else None
         self.draws = network.draws.double().numpy() if hasattr(network, "draws") else None
         self.range, self.classes = (3, 7) if dataset.scale == "mosi" else (1, 11)
 
@@ -185,17 +185,17 @@ class Reference(Loops):
                 S = shares[m]
                 if c.usf != "on":
                     weight[m] = 0.25
-                    rhat[m] = np.mean(S, 0) if c.usf == "mean" else S[E] + 0.5 * (S[C] + S[A])
+                    rhat[m] = np.mean(S, 0) if c.usf == "mean" else S[EMO] + 0.5 * (S[CTX] + S[AMB])
                     continue
                 raw = self.uncertainty(m, S)
-                similar = sum(cosine(S[A], shares[n][A]) for n in there if n != m)
+                similar = sum(cosine(S[AMB], shares[n][AMB]) for n in there if n != m)
                 added = {"amb_only": [0, 0, 1, 0], "all": [1] * 4, "none": [0] * 4}[c.calib]
                 uncertainty[m] = raw + c.lam * similar * np.array(added)  # Eq. 15
                 weight[m] = softmax(-(uncertainty[m] if c.att_source == "calibrated" else raw))
                 u = uncertainty[m] if c.gate_source == "calibrated" else raw
-                g = 1 / (1 + np.exp(-self.linear("gate", u[[C, A]])))
+                g = 1 / (1 + np.exp(-self.linear("gate", u[[CTX, AMB]])))
                 r13 = sum(w * r for w, r in zip(weight[m], S, strict=True))  # Eq. 13
-                r14 = S[E] + g * (S[C] + S[A])  # Eq. 14
+                r14 = S[EMO] + g * (S[CTX] + S[AMB])  # Eq. 14
                 rhat[m] = {"both": (r13 + r14) / 2, "eq13": r13, "eq14": r14}[c.usf_form]
         slots = []
         for m in range(3):
@@ -230,25 +230,25 @@ class Reference(Loops):
 
         if c.hsf == "on":
             if c.emo_agg == "mean_factor":
-                middle = [np.mean([R[i, m, E] for m in s["there"]], 0) for i, s in enumerate(samples)]
+                middle = [np.mean([R[i, m, EMO] for m in s["there"]], 0) for i, s in enumerate(samples)]
                 per_sample = [
                     [self.cost(self.p_e(m, middle[i]), labels[i]) for m in s["there"]] for i, s in enumerate(samples)
                 ]
                 terms["emo"] = np.mean([np.mean(costs) for costs in per_sample])
             else:
-                terms["emo"] = np.mean([self.cost(self.p_e(m, R[i, m, E]), labels[i]) for i, m in places])
+                terms["emo"] = np.mean([self.cost(self.p_e(m, R[i, m, EMO]), labels[i]) for i, m in places])
             if c.mi_label == "supcon":
                 group = batch.labels.round()[:, None].expand(-1, 3)
-                terms["emo"] += float(slow_contrast(vectors[:, :, E], group, here, c.tau, True, "mean"))
+                terms["emo"] += float(slow_contrast(vectors[:, :, EMO], group, here, c.tau, True, "mean"))
             gaps = [
-                self.bank("factors.decoder", m, R[i, m, C]) - self.context(batch, i, m, samples[i]) for i, m in places
+                self.bank("factors.decoder", m, R[i, m, CTX]) - self.context(batch, i, m, samples[i]) for i, m in places
             ]
             terms["ctx"] = np.mean([squares(gap) for gap in gaps])
             if c.indep != "none":
-                terms["orth"] = slow_independence(vectors[:, :, [E, C, A, N]], here, c.indep)
+                terms["orth"] = slow_independence(vectors[:, :, [EMO, CTX, AMB, NOI]], here, c.indep)
             amb = []
             for i, m in places:
-                e, a = R[i, m, E], R[i, m, A]
+                e, a = R[i, m, EMO], R[i, m, AMB]
                 distance = 1 - cosine(a, e) if c.dist == "cos" else math.sqrt((a - e) @ (a - e))
                 p = softmax(a)
                 spread = {"feature": -(p @ np.log(p)), "predictive": self.entropy(self.p_e(m, a)), "none": 0}
@@ -257,9 +257,9 @@ class Reference(Loops):
             if c.noise_cl != "none":
                 arguments = (here, c.tau, c.mask_self, c.cl_reduction)
                 if c.noise_cl == "text":
-                    noise = slow_contrast(vectors[:, :, N], torch.arange(3).expand(len(R), 3), *arguments)
+                    noise = slow_contrast(vectors[:, :, NOI], torch.arange(3).expand(len(R), 3), *arguments)
                 else:
-                    noise = slow_printed(vectors[:, :, N], *arguments)
+                    noise = slow_printed(vectors[:, :, NOI], *arguments)
                 terms["noise"] = float(noise)
             weights = {"emo": c.w_emo, "ctx": c.w_ctx, "orth": c.w_orth, "amb": c.w_amb, "noise": c.w_noise}
             whole += sum(weight * terms.get(name, 0) for name, weight in weights.items())
@@ -270,7 +270,7 @@ class Reference(Loops):
                 whole += c.w_dri * terms["dri"] * (2 if c.sfr_loss == "dri_twice" else 1)
             if c.usf == "on" and c.sfr_loss == "usf":
                 fused = [self.p_e(m, samples[i]["shown"]["fused_factors"][m]) for i, m in places]
-                emotions = [self.p_e(m, R[i, m, E]) for i, m in places]
+                emotions = [self.p_e(m, R[i, m, EMO]) for i, m in places]
                 doubt = np.mean([self.entropy(p) for p in fused])
                 divergence = np.mean([self.kl(p, q) for p, q in zip(fused, emotions, strict=True)])
                 terms["usf"] = divergence + c.w_ent * doubt * (1 if c.usf_entropy == "literal" else -1)  # Eq. 17

@@ -27,7 +27,7 @@ from toy import (
 
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.models import build_model
-from msa_lib.models.dsrf import DSRF, FACTORS, VARIANTS, A, C, DSRFConfig, E, N, squash
+from msa_lib.models.dsrf import AMB, CTX, DSRF, EMO, FACTORS, NOI, VARIANTS, DSRFConfig, Trace, loss_usf, squash
 from msa_lib.models.layers import fixed_draw
 from papers_check import papers
 
@@ -95,9 +95,13 @@ def shown(network: DSRF, batch: Batch) -> dict[str, torch.Tensor]:
 
 def usf(network: DSRF, R: torch.Tensor) -> dict[str, torch.Tensor]:
     """The extras of USF for given factors [B,M,F,d], all of them present; its output under `fused`."""
-    extras: dict[str, torch.Tensor] = {}
-    fused = network._usf(R, torch.ones(R.shape[:2]).bool(), extras)
-    return extras | {"fused": fused}
+    names = ("fused", "uncertainty", "factor_weight", "gate")
+    return dict(zip(names, network.usf(network, R, torch.ones(*R.shape[:2], 1)), strict=True))
+
+
+def route(network: DSRF, R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Capsules, and couplings of every iteration, for given factors [B,M,F,d], all of them present."""
+    return network.routing(R, torch.ones(*R.shape[:2], 1))[:2]
 
 
 # --- Eqs. 1-17, in loops (dsrf_loops.py) ---
@@ -191,7 +195,7 @@ def test_literal_votes_make_all_capsules_the_same(K):
     batch, capsules = batch_of(), {}
     for T_r in (1, 2, 5):
         network = make(votes="literal", K=K, T_r=T_r)
-        capsules[T_r], couplings = network.routing(network(batch).extras["factors"])
+        capsules[T_r], couplings = route(network, network(batch).extras["factors"])
         assert couplings.shape == (SIZE, T_r, 3, 4, K)
         assert (couplings == 1 / K).all() or K == 7  # exactly
         assert (couplings - 1 / K).abs().max() < 1e-7
@@ -205,7 +209,7 @@ def test_only_votes_per_capsule_or_a_random_start_break_the_tie():
     batch = batch_of()
     for votes, first in (("per_capsule", 0.0), ("literal_noise_init", 0.01)):
         network = make(votes=votes, T_r=3)
-        capsules, couplings = network.routing(network(batch).extras["factors"])
+        capsules, couplings = route(network, network(batch).extras["factors"])
         assert (capsules - capsules[:, :, :1]).abs().max() > 1e-3
         spread = couplings.std(-1).amax((0, 2, 3))  # of each iteration
         assert (spread[0] > first) if first else (spread[0] == 0)
@@ -217,13 +221,13 @@ def test_only_votes_per_capsule_or_a_random_start_break_the_tie():
 
 
 def test_a_coupling_is_a_distribution_over_capsules_that_follows_agreement():
-    routing = make(K=2, T_r=3).routing
+    network = make(K=2, T_r=3)
     with torch.no_grad():
-        routing.W.zero_()
-        routing.W[:, 0] = torch.eye(D)  # capsule 0 sees the factors, capsule 1 nothing
+        network.routing.W.zero_()
+        network.routing.W[:, 0] = torch.eye(D)  # capsule 0 sees the factors, capsule 1 nothing
     R = torch.zeros(1, 3, 4, D)
     R[..., 0] = torch.tensor([3.0, 3.0, 3.0, -1.0])  # three agree, one opposes
-    u, couplings = routing(R)
+    u, couplings = route(network, R)
     close(couplings.sum(-1), torch.ones(1, 3, 3, 4))
     assert (couplings[0, 0] == 0.5).all()
     assert (couplings[0, -1, :, :3, 0] > 0.9).all()
@@ -261,19 +265,19 @@ def test_factor_weights_are_shares(switches):
 @pytest.mark.parametrize("perturb", ["drop", "gauss", "shuffle"])
 def test_uncertainties_are_divergences(head, perturb):
     network, R = make(head=head, perturb=perturb), torch.randn(SIZE, 3, 4, D)
-    u = network._uncertainty(R)
+    u = network.uncertainty(R)
     assert u.shape == (SIZE, 3, 4)
-    assert (u[..., [E, C, N]] >= -1e-6).all()
-    assert u[..., [E, C]].mean() > 0.01
+    assert (u[..., [EMO, CTX, NOI]] >= -1e-6).all()
+    assert u[..., [EMO, CTX]].mean() > 0.01
     quiet = R.clone()
-    quiet[:, :, A] = 0
-    assert network._uncertainty(quiet)[..., E].abs().max() < 1e-6
-    close(network._uncertainty(quiet)[..., C], u[..., C])
+    quiet[:, :, AMB] = 0
+    assert network.uncertainty(quiet)[..., EMO].abs().max() < 1e-6
+    close(network.uncertainty(quiet)[..., CTX], u[..., CTX])
     quiet = R.clone()
-    quiet[:, :, C] = 0
-    assert network._uncertainty(quiet)[..., C].abs().max() < 1e-6
-    close(network._uncertainty(quiet)[..., E], u[..., E])
-    close(u[..., N], R[:, :, N].norm(dim=-1) / D**0.5)
+    quiet[:, :, CTX] = 0
+    assert network.uncertainty(quiet)[..., CTX].abs().max() < 1e-6
+    close(network.uncertainty(quiet)[..., EMO], u[..., EMO])
+    close(u[..., NOI], R[:, :, NOI].norm(dim=-1) / D**0.5)
 
 
 def test_calibrating_all_four_cancels_in_the_softmax():
@@ -297,19 +301,19 @@ def test_calibrating_all_four_cancels_in_the_softmax():
 def mean_weights(unc_scale: str, d: int, norm: float) -> torch.Tensor:
     """Mean weight of each factor when the entries of the noise vector have deviation `norm`, the others' 1."""
     R = torch.randn(40, 3, 4, d)
-    R[:, :, N] *= norm
+    R[:, :, NOI] *= norm
     return usf(make(d=d, unc_scale=unc_scale), R)["factor_weight"].mean((0, 1))
 
 
 def test_the_printed_norm_decides_the_weight_of_noise():
-    by_width = [mean_weights("literal", d, 1.0)[N].item() for d in (8, 64, 512)]
+    by_width = [mean_weights("literal", d, 1.0)[NOI].item() for d in (8, 64, 512)]
     assert by_width == sorted(by_width, reverse=True)
     assert by_width[2] < 1e-6
-    by_norm = [mean_weights("literal", 64, norm)[N].item() for norm in (0.0, 0.1, 1.0, 10.0)]
+    by_norm = [mean_weights("literal", 64, norm)[NOI].item() for norm in (0.0, 0.1, 1.0, 10.0)]
     assert by_norm == sorted(by_norm, reverse=True)
     assert by_norm[3] < 1e-6
-    assert mean_weights("literal", 64, 0.0).argmax() == N
-    assert min(mean_weights("unit", d, 1.0)[N].item() for d in (8, 64, 512)) > 0.15
+    assert mean_weights("literal", 64, 0.0).argmax() == NOI
+    assert min(mean_weights("unit", d, 1.0)[NOI].item() for d in (8, 64, 512)) > 0.15
 
 
 def test_a_vanishing_noise_takes_all_that_entropy_leaves_it():
@@ -318,8 +322,8 @@ def test_a_vanishing_noise_takes_all_that_entropy_leaves_it():
     with torch.no_grad():
         network.P_e.weight.copy_(torch.eye(7, D))
         network.P_e.bias.copy_(20 * torch.eye(7)[0])  # class 0, surely
-    R[:, :, A, 0] = -20  # undoes that: a uniform p(y | r_a), a large change for r_e
-    R[:, :, C, 1] = 40  # class 1, surely
+    R[:, :, AMB, 0] = -20  # undoes that: a uniform p(y | r_a), a large change for r_e
+    R[:, :, CTX, 1] = 40  # class 1, surely
     close(usf(network, R)["factor_weight"][0, 0], torch.tensor([0.0, 0, 1 / 8, 7 / 8]), atol=1e-5)
 
 
@@ -330,7 +334,7 @@ def test_no_usf_weights_all_factors_alike():
         network = make(usf=usf_switch)
         output = network(batch)
         extras, R = output.extras, output.extras["factors"]
-        expected = R.mean(2) if usf_switch == "mean" else R[:, :, E] + (R[:, :, C] + R[:, :, A]) / 2
+        expected = R.mean(2) if usf_switch == "mean" else R[:, :, EMO] + (R[:, :, CTX] + R[:, :, AMB]) / 2
         close(extras["fused_factors"], expected)
         assert "uncertainty" not in extras
         assert network.gate is None
@@ -351,7 +355,7 @@ def test_shuffled_ambiguity_depends_on_the_batch():
     network = make(perturb="shuffle")
     together, alone = network(batch_of()), network(batch_of(index=[2]))
     assert (together.prediction[2] - alone.prediction[0]).abs() > 1e-4
-    assert alone.extras["uncertainty"][..., E].abs().max() < 1e-6  # its own neighbour
+    assert alone.extras["uncertainty"][..., EMO].abs().max() < 1e-6  # its own neighbour
 
 
 # --- gradients that are stopped ---
@@ -369,8 +373,8 @@ def reached(value: torch.Tensor, *sources: torch.Tensor) -> list[bool]:
 def test_detach_e_keeps_the_context_out_of_the_emotion_encoder(detach):
     network, H = make(detach_e=detach), torch.randn(4, 3, D)
     R = network.factors(H)
-    assert reached(R[:, :, C].square().sum(), *network.factors.emotion.parameters()) == [not detach] * 4
-    assert reached(R[:, :, C].sum(), network.factors.context.weight[0]) == [True]
+    assert reached(R[:, :, CTX].square().sum(), *network.factors.emotion.parameters()) == [not detach] * 4
+    assert reached(R[:, :, CTX].sum(), network.factors.context.weight[0]) == [True]
     close(R, make(detach_e=not detach).factors(H))
 
 
@@ -407,11 +411,11 @@ def test_unc_grad_stops_uncertainties_from_being_minimised(grad):
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_detach_routing_takes_the_couplings_as_given(detach):
-    routing, R = make(detach_routing=detach).routing, torch.randn(4, 3, 4, D, requires_grad=True)
-    u, couplings = routing(R)
+    network, R = make(detach_routing=detach), torch.randn(4, 3, 4, D, requires_grad=True)
+    u, couplings = route(network, R)
     assert reached(couplings[:, -1].square().sum(), R) == [not detach]
     c, direction = couplings[:, -1].detach(), torch.randn_like(u)
-    votes = torch.einsum("bmid,ikde->bmike", R, routing.W)
+    votes = torch.einsum("bmid,ikde->bmike", R, network.routing.W)
     given = squash(torch.einsum("bmik,bmike->bmke", c, votes))
     close(u, given)
     grads = [torch.autograd.grad((value * direction).sum(), R)[0] for value in (u, given)]
@@ -432,7 +436,7 @@ def test_kl_detach_target_holds_the_emotion_factor(detach):
     network, batch = make(kl_detach_target=detach), batch_of()
     extras = network(batch).extras
     R, rhat = (extras[name].detach().requires_grad_() for name in ("factors", "fused_factors"))
-    value = network._usf_loss(extras | {"factors": R, "fused_factors": rhat})
+    value = loss_usf(network, Trace(**extras | {"factors": R, "fused_factors": rhat}))
     assert reached(value, R, rhat) == [not detach, True]
 
 
@@ -454,9 +458,9 @@ def test_predictive_entropy_drives_the_ambiguity_factors_own_doubt_to_its_maximu
     doubt = {}
     for amb_entropy in ("predictive", "feature"):
         switches = {"amb_entropy": amb_entropy, "margin": 0.0, "w_H": 1.0, "calib": "none"}
-        before = make(**switches)(batch_of()).extras["uncertainty"][..., A]
+        before = make(**switches)(batch_of()).extras["uncertainty"][..., AMB]
         network, batch = trained_on("amb", 25, **switches)
-        doubt[amb_entropy] = network(batch).extras["uncertainty"][..., A]
+        doubt[amb_entropy] = network(batch).extras["uncertainty"][..., AMB]
         assert before.mean() < 0.9
     assert doubt["predictive"].min() > 0.99
     assert doubt["predictive"].std() < 0.005  # the same for every sample: it tells nothing any more
@@ -478,12 +482,12 @@ def test_mask_self_in_the_models_noise_loss_on_two_samples(noise_cl):
 
 def test_the_text_of_eq_6_makes_noise_a_constant_of_its_modality():
     network, batch = trained_on("noise", 30, tau=0.5)
-    unit = F.normalize(network(batch).extras["factors"][:, :, N], dim=-1)
+    unit = F.normalize(network(batch).extras["factors"][:, :, NOI], dim=-1)
     within = torch.einsum("imd,jmd->mij", unit, unit)
     across = torch.einsum("imd,ind->imn", unit, unit)[:, ~torch.eye(3).bool()]
     assert within.min() > 0.9
     assert across.max() < 0.2
-    aligned = trained_on("noise", 30, tau=0.5, noise_cl="literal")[0](batch).extras["factors"][:, :, N]
+    aligned = trained_on("noise", 30, tau=0.5, noise_cl="literal")[0](batch).extras["factors"][:, :, NOI]
     unit = F.normalize(aligned, dim=-1)
     assert torch.einsum("imd,ind->imn", unit, unit).mean() > 0.6  # the opposite
 
@@ -662,7 +666,7 @@ def test_random_roles_are_drawn_evenly_once_per_sample():
     for i in range(12):
         order = [int((mixed[i, 0, f] - R[i, 0]).abs().sum(-1).argmin()) for f in range(4)]
         close(mixed[i], R[i, :, order])  # one order for all modalities
-        assert torch.equal(random.order[fixed_draw(batch.index[i], 24)], torch.tensor(order))
+        assert torch.equal(random.roles.order[fixed_draw(batch.index[i], 24)], torch.tensor(order))
         orders.add(tuple(order))
     assert len(orders) > 5
 
@@ -678,8 +682,8 @@ def check_contract(network: DSRF, batch: Batch) -> None:
     output = network.eval()(batch)
     B, K, extras = len(batch.labels), network.c.K, output.extras
     assert output.prediction.shape == (B,)
-    routed = network.has_factors and network.c.routing == "on"
-    weighed = network.has_factors and network.c.usf == "on"
+    routed = network.c.hsf != "bypass" and network.c.routing == "on"
+    weighed = network.c.hsf != "bypass" and network.c.usf == "on"
     assert ("coupling" in extras) == routed
     assert ("uncertainty" in extras) == weighed
     if routed:

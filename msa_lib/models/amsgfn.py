@@ -16,8 +16,7 @@ the contrastive terms with that modality's zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models import amsgfn_open as other
-from msa_lib.models.amsgfn_open import VARIANTS
+from msa_lib.models.amsgfn_open import VARIANTS, AMSGFNConfig
 from msa_lib.models.card import Card, Stated, all_but, lacking
 from msa_lib.models.features import Features
 from msa_lib.models.layers import (
@@ -44,70 +43,6 @@ from msa_lib.models.losses import weighted
 
 PAIRS = ((0, 1), (0, 2), (1, 2))  # (t,a), (t,v), (a,v) of Eq. 2
 PERM = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # row p: the dominant modality, then its two auxiliaries
-
-
-@dataclass(frozen=True)
-class AMSGFNConfig:
-    """The switches. No hyper-parameter is given in the paper: all values are ours; `literal` marks the printed text."""
-
-    d: int = 128  # common width
-    heads: int = 8
-    n_layers: int = 3  # the paper's second N (2.5.2)
-    dropout: float = 0.1
-    modalities: Literal["tav", "ta", "tv", "av", "t", "a", "v"] = "tav"  # Table 5
-    missing: Literal["mask", "zero_fill"] = "mask"  # how Table 5 removes a modality: unavailable | zeros, still scored
-
-    # 2.2 Features: "a linear layer" (literal); nothing is said of positions, so attention is blind to order
-    bert: Literal["precomputed", "frozen", "finetune"] = (
-        "precomputed"  # BERT is used; whether it is trained is not said
-    )
-    proj: Literal["linear", "conv1", "conv3"] = "linear"
-    pos: Literal["none", "sin", "learned"] = "none"
-    length_mode: Literal["aligned", "padded"] = "aligned"  # all have L_t steps in 2.2, but L_m in 2.3
-
-    # 2.3 CCAM
-    ccam: bool = True  # False removes heads and L_align ("w/o CCAM")
-    head: Literal["mlp", "linear", "shared", "none"] = "mlp"  # "projected onto the shared space", form not given
-    ntxent: Literal["rowwise", "full"] = "rowwise"  # literal Eq. 1: cross-modal candidates only | 2B-1 as in [15]
-    align_reduction: Literal["paper", "mean6"] = "paper"  # sum of the six batch means | their mean
-    pair_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # "weights and sums", the weights missing
-    shared_space: Literal["loss_only", "downstream"] = "loss_only"  # Eqs. 3 and 5 use X', X, not the projections
-    tau: float = 0.07  # Eq. 1
-
-    # 2.4 DMSM. Eq. 4 prints "arg", read as argmax. "hard" (literal) trains the scorer only through Eq. 5
-    select: Literal["hard", "st", "gumbel", "soft", "fixed:t", "fixed:a", "fixed:v", "random", "oracle", "argmin"] = (
-        "hard"
-    )
-    soft_mode: Literal["mix_inputs", "mix_outputs"] = "mix_inputs"  # select=soft: blend the roles, or three outputs
-    scores: Literal["softmax", "ones"] = "softmax"  # ones: Eq. 5 without re-weighting; the scorer then stays untrained
-    weight_scale: Literal["paper", "times3", "ln_after"] = "paper"  # Eq. 5 shrinks features about threefold
-    order_aux: Literal["fixed", "by_score"] = "fixed"  # irrelevant while both auxiliaries share one CMA
-
-    # 2.5.1 DMGF
-    fusion: Literal["guided", "concat_mlp"] = "guided"  # concat_mlp: control with as many parameters, no selection
-    dmgf: Literal["on", "concat_time", "sum", "dominant_only"] = "on"  # three readings of "w/o DMGF"
-    x0: Literal["weighted", "raw"] = "weighted"  # X_p^[0]: 2.5.2 calls it the weighted representation
-    cma_share: Literal["tied", "role", "modality"] = "tied"  # Eqs. 6 and 7 print the same symbol
-    layer_share: bool = False
-    gate: Literal["on", "off", "scalar"] = "on"  # Eq. 10, per step and channel
-    attn_norm: Literal["none", "pre"] = "none"  # literal Eqs. 6-8: no norm before attention
-
-    # 2.5.2 Prediction
-    tb: bool = True  # False: Q := X_p ("w/o TB")
-    tb_norm: Literal["post", "pre"] = "post"
-    readout: Literal["mean", "first", "attn", "pooled_query"] = "mean"  # Eq. 16 feeds a sequence to an MLP
-    out: Literal["linear", "scaled_tanh"] = "linear"
-
-    # 2.6 Losses
-    task_loss: Literal["mse", "l1", "smooth_l1"] = "mse"  # literal Eq. 17
-    alpha: float = 0.1  # Eq. 19
-    beta: float = 0.1  # Eq. 19; 0 is "w/o Cor"
-    tau_cor: float = 0.1
-    cor_score: Literal["cos", "bilinear"] = "cos"  # L_NCE of Eq. 18 has no formula; CPC-style, fused -> modality
-    cor_direction: Literal["f2m", "both"] = "f2m"
-    cor_target: Literal["pooled", "projected", "detached"] = "pooled"
-    cor_modalities: Literal["all", "aux_only", "score_weighted"] = "all"  # literal Eq. 18: all three
-
 
 CARD = Card(
     paper="He, Multimodal sentiment analysis based on dynamic mode selection and contrastive learning alignment",

@@ -1,21 +1,87 @@
-"""AMSGFN's other readings: for each choice that the paper leaves open, what can stand in place of the default.
+"""What AMSGFN's paper leaves open: the switches with our defaults, the named settings of its ablations and of our
+controls, and what can stand in place of a default.
 
-Every table maps the values of one switch of `AMSGFNConfig` to a function or part with the signature of the default in
-`amsgfn.py`, which joins its own entry to the table. The reasons stand beside the switches.
+Every table below maps the other values of one switch to a function or part with the signature of the default in
+`amsgfn.py`, which joins its own entry to the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msa_lib.data import Batch, Dataset
 from msa_lib.models.layers import Attention, attend, fixed_draw, in_order, masked_mean, mlp, unchanged
+
+
+@dataclass(frozen=True)
+class AMSGFNConfig:
+    """The switches. No hyper-parameter is given in the paper: all values are ours; `literal` marks the printed text."""
+
+    d: int = 128  # common width
+    heads: int = 8
+    n_layers: int = 3  # the paper's second N (2.5.2)
+    dropout: float = 0.1
+    modalities: Literal["tav", "ta", "tv", "av", "t", "a", "v"] = "tav"  # Table 5
+    missing: Literal["mask", "zero_fill"] = "mask"  # how Table 5 removes a modality: unavailable | zeros, still scored
+
+    # 2.2 Features: "a linear layer" (literal); nothing is said of positions, so attention is blind to order
+    bert: Literal["precomputed", "frozen", "finetune"] = (
+        "precomputed"  # BERT is used; whether it is trained is not said
+    )
+    proj: Literal["linear", "conv1", "conv3"] = "linear"
+    pos: Literal["none", "sin", "learned"] = "none"
+    length_mode: Literal["aligned", "padded"] = "aligned"  # all have L_t steps in 2.2, but L_m in 2.3
+
+    # 2.3 CCAM
+    ccam: bool = True  # False removes heads and L_align ("w/o CCAM")
+    head: Literal["mlp", "linear", "shared", "none"] = "mlp"  # "projected onto the shared space", form not given
+    ntxent: Literal["rowwise", "full"] = "rowwise"  # literal Eq. 1: cross-modal candidates only | 2B-1 as in [15]
+    align_reduction: Literal["paper", "mean6"] = "paper"  # sum of the six batch means | their mean
+    pair_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # "weights and sums", the weights missing
+    shared_space: Literal["loss_only", "downstream"] = "loss_only"  # Eqs. 3 and 5 use X', X, not the projections
+    tau: float = 0.07  # Eq. 1
+
+    # 2.4 DMSM. Eq. 4 prints "arg", read as argmax. "hard" (literal) trains the scorer only through Eq. 5
+    select: Literal["hard", "st", "gumbel", "soft", "fixed:t", "fixed:a", "fixed:v", "random", "oracle", "argmin"] = (
+        "hard"
+    )
+    soft_mode: Literal["mix_inputs", "mix_outputs"] = "mix_inputs"  # select=soft: blend the roles, or three outputs
+    scores: Literal["softmax", "ones"] = "softmax"  # ones: Eq. 5 without re-weighting; the scorer then stays untrained
+    weight_scale: Literal["paper", "times3", "ln_after"] = "paper"  # Eq. 5 shrinks features about threefold
+    order_aux: Literal["fixed", "by_score"] = "fixed"  # irrelevant while both auxiliaries share one CMA
+
+    # 2.5.1 DMGF
+    fusion: Literal["guided", "concat_mlp"] = "guided"  # concat_mlp: control with as many parameters, no selection
+    dmgf: Literal["on", "concat_time", "sum", "dominant_only"] = "on"  # three readings of "w/o DMGF"
+    x0: Literal["weighted", "raw"] = "weighted"  # X_p^[0]: 2.5.2 calls it the weighted representation
+    cma_share: Literal["tied", "role", "modality"] = "tied"  # Eqs. 6 and 7 print the same symbol
+    layer_share: bool = False
+    gate: Literal["on", "off", "scalar"] = "on"  # Eq. 10, per step and channel
+    attn_norm: Literal["none", "pre"] = "none"  # literal Eqs. 6-8: no norm before attention
+
+    # 2.5.2 Prediction
+    tb: bool = True  # False: Q := X_p ("w/o TB")
+    tb_norm: Literal["post", "pre"] = "post"
+    readout: Literal["mean", "first", "attn", "pooled_query"] = "mean"  # Eq. 16 feeds a sequence to an MLP
+    out: Literal["linear", "scaled_tanh"] = "linear"
+
+    # 2.6 Losses
+    task_loss: Literal["mse", "l1", "smooth_l1"] = "mse"  # literal Eq. 17
+    alpha: float = 0.1  # Eq. 19
+    beta: float = 0.1  # Eq. 19; 0 is "w/o Cor"
+    tau_cor: float = 0.1
+    cor_score: Literal["cos", "bilinear"] = "cos"  # L_NCE of Eq. 18 has no formula; CPC-style, fused -> modality
+    cor_direction: Literal["f2m", "both"] = "f2m"
+    cor_target: Literal["pooled", "projected", "detached"] = "pooled"
+    cor_modalities: Literal["all", "aux_only", "score_weighted"] = "all"  # literal Eq. 18: all three
+
 
 # Named settings: the rows of the paper's Tables 5 and 6, their other readings, and controls that it does not have.
 VARIANTS: dict[str, dict] = {
@@ -117,17 +183,17 @@ def fixed(m: int, s: Tensor, *_) -> tuple[Tensor, None]:
     return s.new_full((len(s),), m, dtype=torch.long), None
 
 
-def random(s: Tensor, logits: Tensor, available: Tensor, batch, training: bool) -> tuple[Tensor, None]:
+def random(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training: bool) -> tuple[Tensor, None]:
     """Arbitrary but fixed per sample, so that evaluation is reproducible."""
     draw = fixed_draw(batch.index, available.sum(-1).clamp(min=1))  # [B]
     return ((available.cumsum(-1) - 1 == draw[:, None]) & available).long().argmax(-1), None
 
 
-def oracle(s: Tensor, logits: Tensor, available: Tensor, batch, training: bool) -> tuple[Tensor, None]:
+def oracle(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training: bool) -> tuple[Tensor, None]:
     return batch.truth["dominant"], None
 
 
-def argmin(s: Tensor, logits: Tensor, available: Tensor, batch, training: bool) -> tuple[Tensor, None]:
+def argmin(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training: bool) -> tuple[Tensor, None]:
     return s.masked_fill(~available, 2.0).argmin(-1), None
 
 
@@ -137,7 +203,7 @@ def straight_through(s: Tensor, *_) -> tuple[Tensor, Tensor]:
     return p, F.one_hot(p, 3).to(s.dtype) + s - s.detach()
 
 
-def gumbel(s: Tensor, logits: Tensor, available: Tensor, batch, training: bool) -> tuple[Tensor, Tensor | None]:
+def gumbel(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training: bool) -> tuple[Tensor, Tensor | None]:
     """Drawn in training, the largest contribution in evaluation."""
     return straight_through(F.gumbel_softmax(logits)) if training else (s.argmax(-1), None)
 
@@ -186,7 +252,7 @@ ORDER_AUX = {"by_score": by_score}
 class RoleCMA(nn.ModuleList):
     """cma_share=role: one set of maps for each auxiliary role."""
 
-    def __init__(self, c) -> None:
+    def __init__(self, c: AMSGFNConfig) -> None:
         super().__init__(Attention(c.d, c.heads, c.dropout) for _ in range(2))
 
     def forward(self, role: int, query: Tensor, keys: Tensor, mask: Tensor, roles: Tensor) -> Tensor:
@@ -196,7 +262,7 @@ class RoleCMA(nn.ModuleList):
 class ModalityCMA(nn.ModuleList):
     """cma_share=modality: the maps belong to the modality, whichever role it has."""
 
-    def __init__(self, c) -> None:
+    def __init__(self, c: AMSGFNConfig) -> None:
         super().__init__([ModalityAttention(c.d, c.heads, c.dropout)])
 
     def forward(self, role: int, query: Tensor, keys: Tensor, mask: Tensor, roles: Tensor) -> Tensor:
@@ -297,7 +363,7 @@ COR_MODALITIES = {
 # ------------------------------------------------------------------------------------------------ fusion=concat_mlp
 
 
-def concatenated(model, X: Tensor, Xbar: Tensor, mask: Tensor, available: Tensor, batch) -> tuple[Tensor, ...]:
+def concatenated(model, X: Tensor, Xbar: Tensor, mask: Tensor, available: Tensor, batch: Batch) -> tuple[Tensor, ...]:
     """The control: the same features, pooled and concatenated, into an MLP of the same number of parameters."""
     flat = (Xbar * available[..., None]).flatten(1)
     fused = model.from_fused(flat)
@@ -305,7 +371,7 @@ def concatenated(model, X: Tensor, Xbar: Tensor, mask: Tensor, available: Tensor
     return model.readout(flat), even, even.argmax(-1), even.new_ones(len(even), 0), fused
 
 
-def concat_readout(dataset, c, network: type, heads: type) -> nn.Sequential:
+def concat_readout(dataset: Dataset, c: AMSGFNConfig, network: type, heads: type) -> nn.Sequential:
     """That MLP: of the hidden width at which it has as many parameters as the guided network it stands in for."""
     guided = network(dataset, replace(c, fusion="guided", bert="precomputed"))
     ccam = heads(c) if c.ccam or c.shared_space == "downstream" else nn.Identity()

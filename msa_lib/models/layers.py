@@ -32,6 +32,14 @@ def unchanged(x: Tensor, *_) -> Tensor:
     return x
 
 
+STOP = {True: Tensor.detach, False: unchanged}  # whether a gradient stops here
+
+
+def at_step(x: Tensor, step: Tensor, mask: Tensor) -> Tensor:
+    """Step `step` [B] of x [B,T,d], zeros where the mask [B,T] has no valid step -> [B,d]."""
+    return x.gather(1, step[:, None, None].expand(-1, 1, x.shape[-1]))[:, 0] * mask.any(-1, keepdim=True)
+
+
 def in_order(X: Tensor, roles: Tensor) -> Tensor:
     """X [B,M,...] with its modalities in the order `roles` [B,M], which differs per sample."""
     return X.gather(1, roles[(...,) + (None,) * (X.ndim - 2)].expand_as(X))
@@ -49,6 +57,23 @@ def mlp(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
     for size_in, size_out in pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
+
+
+class Bank(nn.Module):
+    """One MLP of the given sizes per modality, ReLU between its layers: [B,M,...,in] -> [B,M,...,out]."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        bounds = [size_in**-0.5 for size_in in sizes[:-1]]
+        shapes = list(zip(pairwise(sizes), bounds, strict=True))
+        self.weight = nn.ParameterList(torch.empty(3, i, o).uniform_(-bound, bound) for (i, o), bound in shapes)
+        self.bias = nn.ParameterList(torch.empty(3, o).uniform_(-bound, bound) for (_, o), bound in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (W, b) in enumerate(zip(self.weight, self.bias, strict=True)):
+            x = torch.einsum("bm...i,mio->bm...o", F.relu(x) if i else x, W)
+            x = x + b.view(3, *[1] * (x.ndim - 3), -1)
+        return x
 
 
 def feed_forward(d: int, hidden: int, dropout: float) -> nn.Sequential:

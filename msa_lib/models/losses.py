@@ -28,26 +28,37 @@ def feature_entropy(x: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def independence(R: Tensor, available: Tensor, kind: str) -> Tensor:
-    """How far vectors R [B,M,n,d] are from independent: 0 when they are, as far as `kind` can tell.
+# How far vectors R [B,M,n,d] are from independent, over the modalities that are there: 0 when they are.
 
-    cos2       squared cosine of the first two
-    all_pairs  the same, mean over all pairs of the n
-    crosscov   mean squared entry of the first two's covariance over the batch
-    hsic       Hilbert-Schmidt independence criterion of the first two, Gaussian kernels
-    """
-    if kind in ("cos2", "all_pairs"):
-        pairs = [(0, 1)] if kind == "cos2" else combinations(range(R.shape[2]), 2)
-        cos = [F.cosine_similarity(R[:, :, i], R[:, :, j], dim=-1) for i, j in pairs]
-        return mean_of(torch.stack([x * x for x in cos]).mean(0), available)
-    w = available.to(R.dtype)  # [B,M]; statistics over the batch, per modality, of the samples that have it
+
+def squared_cosine(R: Tensor, available: Tensor) -> Tensor:
+    """Of the first two."""
+    cos = F.cosine_similarity(R[:, :, 0], R[:, :, 1], dim=-1)
+    return mean_of(cos * cos, available)
+
+
+def squared_cosines(R: Tensor, available: Tensor) -> Tensor:
+    """The mean over all pairs of the n."""
+    pairs = combinations(range(R.shape[2]), 2)
+    cos = [F.cosine_similarity(R[:, :, i], R[:, :, j], dim=-1) for i, j in pairs]
+    return mean_of(torch.stack([x * x for x in cos]).mean(0), available)
+
+
+def cross_covariance(R: Tensor, available: Tensor) -> Tensor:
+    """Mean squared entry of the first two's covariance over the samples of the batch that have the modality."""
+    w = available.to(R.dtype)  # [B,M]
     count = w.sum(0)  # [M]
     n, rest = count.clamp(min=1), (count - 1).clamp(min=1)
-    x, y = R[:, :, 0], R[:, :, 1]
-    if kind == "crosscov":
-        x, y = (r - (r * w[..., None]).sum(0) / n[:, None] for r in (x, y))
-        cov = torch.einsum("bm,bmi,bmj->mij", w, x, y) / rest[:, None, None]
-        return (cov * cov).mean((1, 2)).sum() / (count > 0).sum().clamp(min=1)
+    x, y = (r - (r * w[..., None]).sum(0) / n[:, None] for r in (R[:, :, 0], R[:, :, 1]))
+    cov = torch.einsum("bm,bmi,bmj->mij", w, x, y) / rest[:, None, None]
+    return (cov * cov).mean((1, 2)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def hsic(R: Tensor, available: Tensor) -> Tensor:
+    """Hilbert-Schmidt independence criterion of the first two over the batch, Gaussian kernels."""
+    w = available.to(R.dtype)  # [B,M]
+    count = w.sum(0)  # [M]
+    n, rest = count.clamp(min=1), (count - 1).clamp(min=1)
     pair = torch.einsum("bm,am->mba", w, w)  # [M,B,B]
 
     def kernel(r: Tensor) -> Tensor:  # Gaussian, its width the mean square; centred over the samples that are there
@@ -57,7 +68,11 @@ def independence(R: Tensor, available: Tensor, kind: str) -> Tensor:
         rows = k.sum(2, keepdim=True) / n[:, None, None]
         return (k - rows - rows.mT + k.sum((1, 2), keepdim=True) / n[:, None, None] ** 2) * pair
 
-    return ((kernel(x) * kernel(y)).sum((1, 2)) / rest**2).sum() / (count > 0).sum().clamp(min=1)
+    return ((kernel(R[:, :, 0]) * kernel(R[:, :, 1])).sum((1, 2)) / rest**2).sum() / (count > 0).sum().clamp(min=1)
+
+
+INDEPENDENCE = {"cos2": squared_cosine, "all_pairs": squared_cosines, "crosscov": cross_covariance, "hsic": hsic}
+REDUCTION = {"mean": lambda total, count: total / count.clamp(min=1), "sum": lambda total, count: total}
 
 
 def contrast(Z: Tensor, group: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:
@@ -67,7 +82,7 @@ def contrast(Z: Tensor, group: Tensor, available: Tensor, tau: float, mask_self:
     positive = ((group[:, None] == group) & here & here[:, None] & ~eye).to(Z.dtype)  # [BM,BM]
     count = positive.sum(1)
     anchors = -(log_p * positive).sum(1) / count.clamp(min=1)
-    return anchors.sum() if reduction == "sum" else anchors.sum() / (count > 0).sum().clamp(min=1)
+    return REDUCTION[reduction](anchors.sum(), (count > 0).sum())
 
 
 def printed_contrast(Z: Tensor, available: Tensor, tau: float, mask_self: bool, reduction: str) -> Tensor:
@@ -78,12 +93,12 @@ def printed_contrast(Z: Tensor, available: Tensor, tau: float, mask_self: bool, 
     both = torch.einsum("bm,bn->mnb", available.to(Z.dtype), available.to(Z.dtype))
     eye = torch.eye(3, device=Z.device)
     total = -(same * both * (1 - eye + eye.roll(1, 1))[..., None]).sum()  # second sum + first sum
-    return total if reduction == "sum" else total / available.sum().clamp(min=1)
+    return REDUCTION[reduction](total, available.sum())
 
 
 def _log_similarity(Z: Tensor, here: Tensor, tau: float, mask_self: bool) -> tuple[Tensor, Tensor]:
     """Log-softmax [BM,BM] of cosine similarities over tau among all vectors that are there, and the identity mask."""
     flat = F.normalize(Z.flatten(0, 1), dim=-1, eps=1e-8)
     eye = torch.eye(len(flat), dtype=torch.bool, device=Z.device)
-    out = ~here[None] | eye if mask_self else ~here[None]
+    out = ~here[None] | (eye & mask_self)
     return torch.log_softmax((flat @ flat.T / tau).masked_fill(out, -1e4), -1), eye

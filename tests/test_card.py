@@ -1,0 +1,95 @@
+"""The facts a model's class states beside its network: card, recipes, the small size, where it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from toy import dataset, text_only
+
+from msa_lib import study
+from msa_lib.data import REAL, Dataset
+from msa_lib.models import MODELS, build_model
+from msa_lib.models.card import Card, Stated, all_but, lacking, settings
+from msa_lib.switches import checked
+from msa_lib.train import TrainConfig
+from papers_check import PAPERS
+from papers_check.gaps import load_gaps
+
+
+def with_truth() -> Dataset:
+    whole = dataset()
+    splits = {name: replace(split, truth={"dominant": split.labels.long()}) for name, split in whole.splits.items()}
+    return replace(whole, **splits)
+
+
+DATA = {"planted": with_truth(), "real": dataset(), "text only": text_only(dataset())}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_card_names_switches_and_says_where_the_model_is_from(name):
+    card = MODELS[name].CARD
+    assert isinstance(card, Card)
+    assert card.fidelity in ("specified", "completed", "partial")
+    assert all((card.paper, card.specified, card.ours))
+    assert set(card.choices) <= {f.name for f in fields(MODELS[name].Config)}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_the_card_calls_ours_is_what_the_audit_finds_open(name):
+    model = MODELS[name]
+    gaps = load_gaps(name)["switch"].str.partition(".")
+    assert set(model.CARD.choices) == set(gaps[gaps[0] == model.Config.__name__][2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recipes_are_settings_that_exist_each_with_its_source(name):
+    model, training = MODELS[name], {f.name for f in fields(TrainConfig)}
+    assert set(model.RECIPES) <= set(REAL)
+    for recipe in model.RECIPES.values():
+        assert all(isinstance(stated, Stated) and stated.source for stated in recipe.values())
+        values = settings(recipe)
+        checked(TrainConfig, {k: v for k, v in values.items() if k in training}, "training setting")
+        checked(model.Config, {k: v for k, v in values.items() if k not in training}, "switch")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kind", DATA)
+def test_a_variant_that_fits_can_be_built_and_one_that_does_not_has_a_reason(name, kind):
+    model, reasons = MODELS[name], {}
+    for label, switches in model.VARIANTS.items():
+        reasons[label] = model.fits(DATA[kind], switches)
+        if not reasons[label]:
+            build_model(name, DATA[kind], **{**model.SMALL, **switches})
+    assert not model.fits(DATA[kind], {})
+    assert all(reason.endswith(".") and DATA[kind].name in reason for reason in reasons.values() if reason)
+    assert any(reasons.values()) == (kind == "text only" or (name == "amsgfn" and kind == "real"))
+
+
+def test_the_reason_names_what_is_missing():
+    amsgfn, dsrf = MODELS["amsgfn"], MODELS["dsrf"]
+    assert amsgfn.fits(DATA["text only"], {"modalities": "ta"}) == "hand-made has no audio."
+    assert dsrf.fits(DATA["text only"], {"modalities": "av"}) == "hand-made has no audio and no vision."
+    assert amsgfn.fits(DATA["text only"], {"select": "fixed:v"}) == "hand-made has no vision."
+    assert "dominant modality" in amsgfn.fits(DATA["real"], {"select": "oracle"})
+    assert lacking(DATA["planted"], "tav") == ""
+
+
+def test_a_card_cannot_leave_out_a_switch_that_is_not_there():
+    with pytest.raises(ValueError, match="DSRFConfig has no switch depth"):
+        all_but(MODELS["dsrf"].Config, "d", "depth")
+
+
+# Until `study` takes these facts from the models: what it holds is the same. Goes with the switch-over.
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_study_holds_the_same(name):
+    model = MODELS[name]
+    assert study.SMALL[name] == model.SMALL
+    for real in REAL:
+        assert study._settings(name, real, "full") == settings(model.RECIPES[real])
+    for data in DATA.values():
+        possible = study._fits(data)
+        for switches in model.VARIANTS.values():
+            assert possible(name, switches) == (not model.fits(data, switches))
