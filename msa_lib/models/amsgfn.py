@@ -253,16 +253,18 @@ class AMSGFN(nn.Module):
     @staticmethod
     def fits(dataset: Dataset, switches: Mapping) -> str:
         """Why these switches are not possible on the data set; empty if they are."""
-        select = str(switches.get("select", ""))
+        select = switches.get("select", "")
+        if reason := lacking(dataset, switches.get("modalities", "") + select.partition("fixed:")[2]):
+            return reason
         if select == "oracle" and "dominant" not in dataset.train.truth:
-            return f"select='oracle' needs the planted dominant modality, which {dataset.name} has not."
-        return lacking(dataset, switches.get("modalities", "") + select.partition("fixed:")[2])
+            return f"It needs the planted dominant modality, which {dataset.name} does not know."
+        return ""
 
     def __init__(self, dataset: Dataset, c: AMSGFNConfig) -> None:
         super().__init__()
         self.c, self.range = c, LABEL_RANGE[dataset.scale]
-        if c.select == "oracle" and (reason := self.fits(dataset, {"select": "oracle"})):
-            raise ValueError(reason)
+        if c.select == "oracle" and "dominant" not in dataset.train.truth:
+            raise ValueError(f"select='oracle' needs the planted dominant modality, which {dataset.name} has not.")
         self.features = Features(  # 2.2
             dataset, c.d, c.modalities, c.missing, c.bert, c.proj, c.pos, c.length_mode
         )

@@ -48,7 +48,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def lacking(dataset: Dataset, letters: str) -> str:
-    """Which of the modalities `letters` (of "tav") the data set has not, as a sentence; empty if it has them all."""
+    """Which of the modalities `letters` the data set has not, as a sentence; empty if it has them all."""
     here = zip("tav", MODALITIES, dataset.available, strict=True)
     missing = [name for letter, name, available in here if letter in letters and not available]
-    return f"{dataset.name} has no {' and no '.join(missing)}." if missing else ""
+    return f"It needs {' and '.join(missing)}, which {dataset.name} lacks." if missing else ""
