@@ -78,6 +78,12 @@ FAULTS = {
     "audio has 3 features in train, 3 features in valid, 2 features in test": lambda c: c["test"].update(
         audio=c["test"]["audio"][..., :2]
     ),
+    "x.pkl: test: 1 audio_lengths are not usable": lambda c: c["test"].update(audio_lengths=[np.nan, 1, 2, 3]),
+    "x.pkl: train: 7 vision_lengths are not usable": lambda c: c["train"].update(vision_lengths=[2.5] * 7),
+    "x.pkl: test: text_bert holds values that are no token ids": set_at("test", "text_bert", (0, 1, 0), np.nan),
+    "x.pkl: train: 1 unimodal_labels are not usable": set_at("train", "regression_labels_T", 0, np.nan),
+    "test: 4 labels are beyond 1e+08": lambda c: c["test"].update(regression_labels=[1e300] * 4),
+    "test: audio holds 1 of 240 values beyond 1e+08": set_at("test", "audio", (0, 0, 0), 1e300),
     "vision is missing from test": lambda c: c["test"].pop("vision"),
     "x.pkl: test has no regression_labels": lambda c: c["test"].pop("regression_labels"),
     "x.pkl asks for builtins.print": lambda c: c["test"].update(extra=print),
@@ -90,6 +96,25 @@ def test_planted_faults_are_found(tmp_path, fault):
     FAULTS[fault](content)
     found = problems(tmp_path, content)
     assert any(problem.startswith(fault) for problem in found), found
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float16])
+def test_any_plain_numbers_can_be_checked(tmp_path, dtype):
+    content = parts(**SOUND)
+    content["test"]["audio"] = content["test"]["audio"].astype(dtype)
+    content["test"]["regression_labels"] = content["test"]["regression_labels"].astype(dtype)
+    report = check.describe(write(tmp_path / "x.pkl", content))
+    assert report["splits"]["test"]["features"]["audio"]["dtype"] == np.dtype(dtype).name
+    assert report["fingerprint"]
+
+
+def test_the_check_says_what_the_reader_will_do(tmp_path):
+    content = parts(**SOUND)
+    content["train"]["audio"][0, 0, 0] = np.nan
+    path = write(tmp_path / "x.pkl", content)
+    report, dataset = check.describe(path), load_dataset(str(path))
+    assert set(dataset.notes) <= {*report["notes"], *report["problems"]}
+    assert report["fingerprint"] == dataset.fingerprint
 
 
 def test_standard_sets_have_known_sizes_and_checksums(tmp_path):

@@ -153,7 +153,7 @@ def test_the_check_says_which_side(tmp_path):
     behind = parts(3)
     report = check.describe(write(tmp_path / "x.pkl", in_front(behind, "text_bert", *MODALITIES)))
     assert report["problems"] == []
-    assert any("train: the tokens of" in note for note in report["notes"])
+    assert any("the tokens are padded in front" in note for note in report["notes"])
 
 
 def test_given_lengths_beside_a_mask_are_compared(tmp_path):

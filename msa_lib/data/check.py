@@ -78,12 +78,19 @@ def _describe(path: str | Path, root: str | Path | None) -> dict[str, Any]:
             return report
         if base not in REAL and "/Processed/" in (known := report["standard"] or claimed):
             base = known.split("/")[0].lower()
-    report["notes"] += raw.notes  # those of the reader; what it would repair is found anew below
     _examine(raw.splits, report)
     sizes = tuple(len(raw.splits[s]["labels"]) for s in SPLITS)
     if base in SIZES and sizes != SIZES[base]:
         found, expected = ("/".join(map(str, n)) for n in (sizes, SIZES[base]))
         report["problems"].append(f"The splits hold {found} samples; {base} has {expected}.")
+    if report["kind"] == "file":
+        try:
+            dataset = readers.to_dataset(raw, place)
+            raw.notes, report["fingerprint"] = list(dataset.notes), dataset.fingerprint
+        except ValueError as error:
+            report["problems"].append(str(error))
+    notes = dict.fromkeys([*raw.notes, *report["notes"]])
+    report["notes"] = [note for note in notes if note not in report["problems"]]
     return report
 
 
@@ -129,7 +136,7 @@ def _examine(splits: Mapping[str, dict[str, Any]], report: dict[str, Any]) -> No
         steps = {m: padding.nonzero_steps(fields[m]) for m in MODALITIES if m in fields}
         part["features"] = {m: _features(fields, m, steps[m], s, say) for m in steps}
         if "tokens" in fields:
-            _mask(fields["tokens"], s, say, report["notes"].append)
+            _mask(fields["tokens"], s, say)
         if "raw_text" in fields:
             empty = sum(not text.strip() for text in fields["raw_text"])
             if empty:
@@ -191,7 +198,7 @@ def _features(fields: Mapping[str, Any], m: str, steps: np.ndarray, split: str, 
             found["NaN"] += int(np.isnan(odd).sum())
             found["+inf"] += int(np.isposinf(odd).sum())
             found["-inf"] += int(np.isneginf(odd).sum())
-        huge += int((np.isfinite(part) & ~(np.abs(part) <= clean.LARGEST)).sum())
+        huge += int((np.isfinite(part) & ~clean.usable(part)).sum())
         valid = part[position < lengths[start : start + clean.ROWS, None]]
         if len(valid):  # fmin and fmax pass over NaN
             low, high = np.fmin(low, np.fmin.reduce(valid)), np.fmax(high, np.fmax.reduce(valid))
@@ -235,15 +242,11 @@ def _features(fields: Mapping[str, Any], m: str, steps: np.ndarray, split: str, 
     return report
 
 
-def _mask(tokens: np.ndarray, split: str, say, note) -> None:
-    """The attention mask must be ones, then zeros; the other way round it is padded in front, which can be mended."""
-    start, regular = padding.mask_starts(tokens[:, 1])
-    if not regular.all():
-        say(
-            f"{split}: the attention mask of {(~regular).sum():,} samples is not ones followed by zeros or the reverse."
-        )
-    if front := int((start[regular] > 0).sum()):
-        note(f"{split}: the tokens of {front:,} samples are padded in front; they are moved when the file is read.")
+def _mask(tokens: np.ndarray, split: str, say) -> None:
+    """The attention mask must be ones, then zeros; the other way round it is padded in front, which is mended."""
+    broken = int((~padding.mask_starts(tokens[:, 1])[1]).sum())
+    if broken:
+        say(f"{split}: the attention mask of {broken:,} samples is not ones followed by zeros or the reverse.")
 
 
 def _hashes(fields: Mapping[str, Any], steps: Mapping[str, np.ndarray]) -> list[bytes | None]:
@@ -270,7 +273,7 @@ def _overlaps(splits: Mapping[str, dict[str, Any]], content: Mapping[str, list],
         report["notes"].append(
             f"videos are known by: {reading.form} (first: {ids['train'][0]} of {names['train'][0]})."
         )
-        report["notes"] += [doubt for doubt in videos.doubts(names, reading) if doubt not in report["notes"]]
+        report["notes"] += videos.doubts(names, reading)
     owner: dict[str, dict[bytes, str]] = {}
     for s in SPLITS:
         report["splits"][s]["videos"] = len(of_videos[s]) if known else None

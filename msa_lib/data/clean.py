@@ -38,8 +38,7 @@ def to_split(
         if name in fields and (wrong := int((~usable(fields[name], name)).sum())):
             expected = f"numbers of at most {LARGEST:g}" if "labels" in name else "whole numbers from 0 on"
             raise ValueError(f"{where}: {wrong:,} {name} are not usable; expected {expected}.")
-    tokens = _tokens(fields.get("tokens"), where)
-    lead = None
+    tokens, lead = fields.get("tokens"), None
     if tokens is not None:
         tokens, lead = tokens_to_front(tokens, where, counts)
     features, absent = {}, set()
@@ -72,6 +71,7 @@ def to_split(
 
 def usable(value: np.ndarray, name: str = "labels") -> np.ndarray:
     """Which labels are numbers that can be trained on, or which lengths are whole numbers from 0 on."""
+    value = value.astype(float)  # LARGEST is no number of 16 bits
     with np.errstate(invalid="ignore"):
         if "labels" in name:
             return np.abs(value) <= LARGEST
@@ -93,14 +93,6 @@ def finite(x: np.ndarray, m: str, counts: Counts) -> np.ndarray:
             counts["huge", m] += int((bad & np.isfinite(x[start : start + ROWS])).sum())
             result[start : start + ROWS][bad] = 0.0
     return result
-
-
-def _tokens(tokens: np.ndarray | None, where: str) -> np.ndarray | None:
-    if tokens is None:
-        return None
-    if not np.isfinite(tokens).all() or (tokens < 0).any() or (tokens != np.rint(tokens)).any():
-        raise ValueError(f"{where}: text_bert holds values that are no token ids; expected whole numbers from 0 on.")
-    return np.ascontiguousarray(tokens).astype(np.int64)
 
 
 def sentences(counts: Counts) -> list[str]:

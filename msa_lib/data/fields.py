@@ -53,6 +53,10 @@ def sort_part(source: Mapping[str, Any], where: str, options: Mapping[str, str],
         tokens = fields["tokens"] = numbers(source[keys["tokens"]], f"{where}: text_bert")
         right = tokens.ndim == 3 and tokens.shape[:2] == (n, 3) and tokens.shape[2] > 0
         expect(right, f"{where}: text_bert", tokens, f"[{n},3,T]")
+        if not (tokens.min() >= 0 and np.isfinite(tokens).all() and (tokens == np.rint(tokens)).all()):
+            raise ValueError(
+                f"{where}: text_bert holds values that are no token ids; expected whole numbers from 0 on."
+            )
     used = set(keys.values()) | _lengths(source, fields, keys, n, where) | _unimodal(source, fields, keys, n, where)
     for name in ("ids", "video", "raw_text"):
         if name in keys:
@@ -155,6 +159,8 @@ def _lengths(source: Mapping, fields: dict[str, Any], keys: Mapping[str, Any], n
         given = numbers(source[own[0]], f"{where}: {m}_lengths") if own else both if both.ndim == 1 else both[:, i]
         fields[f"{m}_lengths"] = given = given.reshape(-1)
         expect(len(given) == n, f"{where}: {m}_lengths", given, f"[{n}]")
+        if wrong := int((~np.isfinite(given)).sum()):
+            raise ValueError(f"{where}: {wrong:,} {m}_lengths are not usable; expected whole numbers from 0 on.")
     return used
 
 

@@ -55,6 +55,7 @@ def front_padded(arrays: Iterable[np.ndarray]) -> bool:
 
 def tokens_to_front(tokens: np.ndarray, where: str, counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     """[N,3,T] int64 with the words first, and [N] the steps each sample was moved by."""
+    tokens = np.ascontiguousarray(tokens).astype(np.int64)
     start, regular = mask_starts(tokens[:, 1])
     if not regular.all():
         raise ValueError(

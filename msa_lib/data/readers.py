@@ -50,7 +50,11 @@ def read(path: str | Path, options: Mapping[str, str] | None = None, name: str |
     path, options = Path(path), dict(options or {})
     if path.is_dir():
         return _packed(path, options, name)
-    raw = read_raw(path, options)
+    return to_dataset(read_raw(path, options), path, name)
+
+
+def to_dataset(raw: Raw, path: Path, name: str | None = None) -> Dataset:
+    """The tensors of what `path` holds. Takes the features out of `raw`, so that none is held twice."""
     first = raw.splits["train"]
     missing = [m for m in MODALITIES if m not in first]
     dims = {m: first[m].shape[-1] for m in MODALITIES if m in first}
@@ -170,7 +174,9 @@ def _from_pickle(path: Path, options: Mapping[str, str]) -> Raw:
         key = chosen[split]
         part = content.pop(key)
         if not isinstance(part, dict):
-            raise ValueError(f"{path.name}: {key} is a {type(part).__name__}; expected a dict of arrays.")
+            raise ValueError(
+                f"{path.name}: {key} is a {type(part).__name__}; expected a dict of arrays, each with all samples."
+            )
         parts[split] = sort_part(part, f"{path.name}: {key}", options)
     notes = [f"the keys {listed(content)} are none of train, valid, test and are not read."] if content else []
     return _raw(parts, _parts_said(chosen) + notes, mmsa=True)
@@ -210,7 +216,8 @@ def assigned(found, options: Mapping[str, str], where: str, holds_samples: Calla
     if unknown and not asked:
         raise ValueError(
             f"{where} holds {listed(found)}: {unknown[0]!r} is none of train, valid, test beyond doubt, and a split is "
-            f"never guessed; say which is which with train_part=NAME, valid_part=NAME, test_part=NAME."
+            f"never guessed; say which is which with train_part=NAME, valid_part=NAME, test_part=NAME (what is neither "
+            f"named nor known is then left out)."
         )
     return chosen
 
@@ -230,6 +237,10 @@ def _from_npz(path: Path, options: Mapping[str, str]) -> Raw:
             content = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, SyntaxError) as error:
         reason = " ".join(str(error).split()).rstrip(".")[:160]
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects, which are never loaded; save numbers, and texts as arrays of text"
+        elif isinstance(error, (zipfile.BadZipFile, EOFError)):
+            reason = f"{reason}; {kinds.AGAIN}"
         raise ValueError(f"{path.name} is not an .npz archive of plain arrays: {reason}.") from None
     if any(plain(key) in NAMES["labels"] for key in content):
         return _by_column(content, options, path.name)

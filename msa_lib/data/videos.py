@@ -127,9 +127,9 @@ def videos(parts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, np.ndarray
 
 def doubts(named: Mapping[str, np.ndarray], reading: Reading) -> list[str]:
     """What a reader must know before trusting a cut by video; empty if it can be trusted."""
-    names = np.concatenate([*named.values()])
+    alone = all(len(set(v.tolist())) == len(v) for v in named.values()) and sum(map(len, named.values())) > 1
     said = [f"{reading.doubt}: they are read as {reading.form}."] if reading.doubt else []
-    if len(names) > 1 and len(set(names.tolist())) == len(names):
+    if alone:
         said.append(
             f"every sample counts as a video of its own ({reading.form}): clips of one video may stand on both sides "
             f"of a cut by video, and nothing here can show it."
