@@ -7,7 +7,7 @@ shares of splits or draws:
     incompatible     outside whatever was averaged (p_1 < alpha)
 and `not_reproduced`, the headline, which needs five seeds and comes after "best of M".
 
-    python -m papers_check.calibration FOLDER [--out DIR]    recomputes the summaries in noise/ from the logs (seconds)
+    python -m papers_check.calibration FOLDER [--out DIR]    recomputes the summaries in noise/ from the logs (a minute)
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from papers_check import intervals
+from papers_check import intervals, power
 from papers_check.intervals import ALPHA
 from papers_check.seed_noise import (
     NOISE,
@@ -228,6 +228,32 @@ def model_shifts(scores: pd.DataFrame, m: Sequence[int] = (1, 3, 5)) -> pd.DataF
     return pd.concat(parts, ignore_index=True)
 
 
+def words_on_searches(scores: pd.DataFrame, m: Sequence[int] = (1, 2, 3, 4, 5), most: int = 200) -> pd.DataFrame:
+    """`power.called` on the trials of public random searches: five are ours, the mean of m others is printed.
+
+    A shift is in standard deviations of the search, and counts as better or worse than ours as the metric has it. Only
+    these pools are large enough for five against up to five; they are far from normal, a stress test.
+    """
+    generator = np.random.default_rng(0)
+    members = [(key[-1], pool["value"].to_numpy()) for key, pool in pools(scores, "tune", 20)]
+    lines = []
+    for m_ in m:
+        draws = [x[splits(len(x), 5, m_, most, generator)] for _, x in members]
+        line, every = np.repeat(np.arange(len(members)), [len(part) for part in draws]), np.concatenate(draws)
+        sd = np.array([x.std(ddof=1) for _, x in members])[line]
+        half = np.array([_half(metric) for metric, _ in members])[line]
+        higher = np.array([metric not in LOWER_IS_BETTER for metric, _ in members])[line]
+        for word, sign in (("better", 1), ("worse", -1)):
+            towards = np.where(higher, sign, -sign) * sd
+            share = []
+            for shift in power.GRID:
+                printed = np.round((every[:, 5:].mean(axis=1) + shift * towards) / (2 * half)) * 2 * half
+                share.append(power.not_reproduced(every[:, :5], printed, half, higher).mean())
+            rates_here = power.rates_of(np.array(share), power.GRID)
+            lines.append(("public searches", 5, m_, word, 1, *rates_here))
+    return pd.DataFrame(lines, columns=power.CALLED)
+
+
 def rates(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Means of `OUTCOMES` over the lines of `matches` or `model_shifts`, each counting the same, and their number."""
     groups = frame.groupby(list(by), observed=True, sort=True)
@@ -257,6 +283,10 @@ def summaries(folder: Path | str) -> dict[str, pd.DataFrame]:
         "matches": rates(matches(scores), ["kind", "n", "m", "shift"]),
         "models": by_gap(model_shifts(scores)),
         "simulated": simulate(),
+        "words": pd.concat([power.called(), words_on_searches(scores)], ignore_index=True),
+        "reproduced": power.wrongly_reproduced(),
+        "pairing": power.pairing(),
+        "correlations": power.seed_correlations(scores),
     }
 
 

@@ -27,6 +27,7 @@ from papers_check.verdicts import LOWER_IS_BETTER, gains
 
 NOISE = Path(__file__).parent / "noise"
 NAMES = ("seeds", "tuning", "epochs", "gains", "matches", "models", "simulated")
+NAMES += ("words", "reproduced", "pairing", "correlations")
 
 # Their names of the scores, ours. In classification runs only the three-class accuracy means what its name says.
 REGRESSION = {
