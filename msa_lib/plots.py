@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -99,8 +100,8 @@ def learning_curves(history: Sequence[Mapping], floor: float, title: str, synthe
     """Training loss terms and validation MAE by epoch, with the MAE of the label mean as a line."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5))
     epochs = [record["epoch"] for record in history]
-    for term in history[0]["loss"]:
-        left.plot(epochs, [record["loss"][term] for record in history], label=term)
+    for term in dict.fromkeys(term for record in history for term in record["loss"]):  # stages differ in theirs
+        left.plot(epochs, [record["loss"].get(term, math.nan) for record in history], label=term)
     left.set(xlabel="epoch", ylabel="training loss term", yscale="log")
     left.legend(fontsize=9, ncols=2)
     right.plot(epochs, [record["valid"]["mae"] for record in history], color="k")

@@ -6,24 +6,38 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from msa_lib.procedure import Procedure
 
-def trained_weights(network: nn.Module) -> dict[str, Tensor]:
+
+def trained_names(network: nn.Module) -> list[str]:
     """What training changes: parameters and buffers, except frozen parameters (a pretrained encoder is large)."""
     frozen = {name for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: value for name, value in network.state_dict().items() if name not in frozen}
+    return [name for name in network.state_dict() if name not in frozen]
 
 
-def load_weights(network: nn.Module, saved: Mapping[str, Tensor]) -> None:
+def trained_weights(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The values behind `trained_names`, or behind those of before a procedure froze a part for a stage."""
+    values = network.state_dict()
+    return {name: values[name] for name in (trained_names(network) if names is None else names)}
+
+
+def load_weights(network: nn.Module, saved: Mapping[str, Tensor], names: Sequence[str] | None = None) -> None:
     """Puts back what `trained_weights` gave. Raises KeyError or RuntimeError if it is of another network."""
-    for name, value in trained_weights(network).items():
+    for name, value in trained_weights(network, names).items():
         value.copy_(saved[name])
+
+
+FORMAT = 2
+PARTS = ("optimisers", "schedules", "companions")  # of a procedure: what has a state of its own
 
 
 @dataclass
@@ -31,11 +45,15 @@ class State:
     """Everything the next epoch depends on, written by rename: a killed run finds either the old or the new state."""
 
     folder: Path | None
-    network: nn.Module
-    optimiser: torch.optim.Optimizer
+    names: list[str]  # `trained_names` of the network as it was built
+    procedure: Procedure
     shuffle: torch.Generator
     best: dict
     history: list[dict]
+
+    def __post_init__(self) -> None:
+        self.network = self.procedure.network
+        self.parts = {kind: dict(getattr(self.procedure, kind)) for kind in PARTS}
 
     def save(self) -> None:
         if self.folder is None:
@@ -43,9 +61,18 @@ class State:
         lines = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in self.history)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())  # first: the state never runs ahead of it
         device = next(self.network.parameters()).device
+        for kind, made in self.parts.items():
+            if getattr(self.procedure, kind) != made:
+                raise RuntimeError(
+                    f"{type(self.procedure).__name__} changed its {kind} after the start: expected all of them to be "
+                    f"made in __init__, for a killed run could not go on otherwise."
+                )
         state = {
-            "weights": trained_weights(self.network),
-            "optimiser": self.optimiser.state_dict(),
+            "format": FORMAT,
+            "weights": trained_weights(self.network, self.names),
+            "frozen": [name for name, p in self.network.named_parameters() if not p.requires_grad],
+            **{kind: {name: part.state_dict() for name, part in made.items()} for kind, made in self.parts.items()},
+            "memory": self.procedure.memory,
             "shuffle": self.shuffle.get_state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -63,12 +90,21 @@ class State:
             saved = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
         except Exception:  # damaged on the disk, and torch has no one error for that: start from the beginning
             return
-        load_weights(self.network, saved["weights"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        if saved.get("format") != FORMAT:  # of an older loop, whose epochs are not gone on with
+            return
+        load_weights(self.network, saved["weights"], self.names)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in saved["frozen"])
+        for kind, made in self.parts.items():
+            for name, part in made.items():
+                part.load_state_dict(saved[kind][name])
+        device = next(self.network.parameters()).device
+        self.procedure.memory.clear()
+        self.procedure.memory.update({name: value.to(device) for name, value in saved["memory"].items()})
         self.shuffle.set_state(saved["shuffle"])
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(saved["cuda_rng"], next(self.network.parameters()).device)
+            torch.cuda.set_rng_state(saved["cuda_rng"], device)
         self.best.update(saved["best"])
         self.history[:] = json.loads(saved["history"])
 

@@ -1,4 +1,5 @@
-"""The one training loop. Every model goes through `fit`; what differs between models is their `loss`.
+"""The one training loop. Every model goes through `fit`; what differs between models is their `loss` and, where a
+recipe needs more than the default, their `Procedure` (procedure.py).
 
 Nothing in a step waits for the device: losses stay there until the epoch ends, batches are indices into resident data.
 The state after each epoch is saved, so that a run killed at any moment continues to the same result, to the bit on CPU.
@@ -6,7 +7,7 @@ The state after each epoch is saved, so that a run killed at any moment continue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msa_lib.data import Dataset, Split
+from msa_lib.data import Batch, Dataset, Split
 from msa_lib.metrics import evaluate, swapped_f1
 from msa_lib.models import MODELS, build_model
-from msa_lib.state import State, load_weights, trained_weights
+from msa_lib.procedure import Procedure
+from msa_lib.state import State, load_weights, trained_names, trained_weights
 from msa_lib.switches import checked
 
 VERSION = 1  # of the loop and of the defaults below; raised when either changes what a run gives
@@ -36,7 +38,10 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm; 0 turns it off
     epochs: int = 100
     patience: int = 10  # epochs without improvement on the selection rule
-    selection: Selection = "val_mae"  # which epoch's weights are kept; test_oracle only measures what cheating is worth
+    selection: Selection = (
+        "val_mae"  # which epoch's weights are kept; val_loss: by the term that the procedure names, the
+    )
+    # total unless it says otherwise; test_oracle only measures what cheating is worth
     drop_last: bool = True  # contrastive terms depend on the batch size
     bucket: int = 1  # > 1: batches of like length, sorted within that many shuffled batches; less padding
     threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
@@ -111,26 +116,32 @@ def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunR
     torch.manual_seed(seed)
     network = build_model(model_name, dataset, **config.switches).to(device)
     result = RunResult(model_name, seed, "failed", n_parameters=sum(p.numel() for p in network.parameters()))
-    optimiser = torch.optim.AdamW(_groups(network, config), fused=True)
+    names = trained_names(network)  # before a procedure freezes some for a while
+    procedure = getattr(network, "Procedure", Procedure)(network, dataset, config)
+    if config.epochs < procedure.first_epoch:
+        raise ValueError(f"epochs={config.epochs}: {model_name} keeps no epoch before {procedure.first_epoch}.")
     shuffle = torch.Generator().manual_seed(seed)
     best = {"score": float("inf"), "epoch": 0, "weights": None}
-    state = State(folder and Path(folder), network, optimiser, shuffle, best, result.history)
+    state = State(folder and Path(folder), names, procedure, shuffle, best, result.history)
     state.restore()
     try:
-        while not _finished(len(result.history), best["epoch"], config):
+        while not _finished(len(result.history), best["epoch"], procedure):
             epoch = len(result.history) + 1
-            record = {"epoch": epoch, **_train_epoch(network, dataset.train, optimiser, shuffle, config, epoch)}
-            score, record["valid"] = _score(network, dataset, config, epoch)
-            if score < best["score"]:  # NaN is never an improvement
-                copy = {name: value.clone() for name, value in trained_weights(network).items()}
+            record = {"epoch": epoch, **_train_epoch(procedure, shuffle, epoch)}
+            score, record["valid"] = _score(procedure, epoch)
+            if epoch >= procedure.first_epoch and score < best["score"]:  # NaN is never an improvement
+                copy = {name: value.clone() for name, value in trained_weights(network, names).items()}
                 best |= {"score": score, "epoch": epoch, "weights": copy}
             result.history.append(record)
+            procedure.end_epoch(record, score)
             state.save()
             if report:
                 report(record)
         if best["weights"] is None:
             raise TrainingFailed(f"{config.selection} was not a finite number in any of {len(result.history)} epochs.")
-        load_weights(network, best["weights"])
+        load_weights(network, best["weights"], names)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in names)
         for name in ("valid", "test"):
             outputs = predict(network, dataset.splits[name], config.batch_size)
             if not np.isfinite(outputs["predictions"]).all():
@@ -146,53 +157,48 @@ def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunR
     return result
 
 
-def _finished(done: int, best_epoch: int, config: TrainConfig) -> bool:
+def _finished(done: int, best_epoch: int, procedure: Procedure) -> bool:
+    config, first = procedure.config, procedure.first_epoch
     patience = config.epochs if config.selection == "last" else config.patience
-    return done >= config.epochs or (done > 0 and done - best_epoch >= patience)
+    return done >= config.epochs or (done >= first and done - max(best_epoch, first - 1) >= patience)
 
 
-def _train_epoch(network, split: Split, optimiser, shuffle, config: TrainConfig, epoch: int) -> dict:
-    """One pass; -> mean of every loss term. Raises TrainingFailed naming the first step and term that is not finite."""
-    network.train()
-    steps = []
-    for batch in split.batches(config.batch_size, shuffle, config.drop_last, config.bucket):
-        terms = network.loss(batch, network(batch))
-        optimiser.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        optimiser.step()
+def _train_epoch(procedure: Procedure, shuffle: torch.Generator, epoch: int) -> dict:
+    """All passes of an epoch; -> mean of every loss term. Raises TrainingFailed at the first that is not finite."""
+    for module in (procedure.network, *procedure.companions.values()):
+        module.train()
+    procedure.begin_epoch(epoch)
+    loss = {}
+    for name, batches in procedure.passes(epoch, shuffle):
+        procedure.drop_gradients()
+        means = _train_pass(procedure, name, batches, epoch)
+        loss |= {term if name == "main" else f"{name}.{term}": mean for term, mean in means.items()}
+    return {"loss": loss}
+
+
+def _train_pass(procedure: Procedure, name: str, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
+    steps, names = [], None
+    for batch in batches:
+        terms = procedure.step(batch, name)
+        names = names or list(terms)
+        if list(terms) != names:
+            raise ValueError(f"The loss terms of pass {name!r} were {names} and then {list(terms)}: expected the same.")
         steps.append(torch.stack([value.detach() for value in terms.values()]))
-    names, values = list(terms), torch.stack(steps).cpu()  # [steps,terms]; the only wait of the epoch
+    values = torch.stack(steps).cpu()  # [steps,terms]; the only wait of the pass
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         step, term = bad[0].tolist()
-        raise TrainingFailed(f"Loss term {names[term]!r} was {values[step, term]} at step {step + 1} of epoch {epoch}.")
-    return {"loss": dict(zip(names, values.double().mean(0).tolist(), strict=True))}
+        where = f"epoch {epoch}" if name == "main" else f"pass {name!r} of epoch {epoch}"
+        raise TrainingFailed(f"Loss term {names[term]!r} was {values[step, term]} at step {step + 1} of {where}.")
+    return dict(zip(names, values.double().mean(0).tolist(), strict=True))
 
 
-def _groups(network: nn.Module, config: TrainConfig) -> list[dict]:
-    """Parameter groups: a pretrained text encoder has its own rate; biases, norms and other vectors do not decay."""
-    groups: dict[tuple[bool, bool], list] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            vector = parameter.ndim < 2 or ".bias" in name  # the biases of several modalities are one matrix
-            groups.setdefault(("text_encoder." in name, vector), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": config.lr_encoder if encoder else config.lr,
-            "weight_decay": 0.0 if vector else config.weight_decay,
-        }
-        for (encoder, vector), parameters in groups.items()
-    ]
-
-
-def _score(network: nn.Module, dataset: Dataset, config: TrainConfig, epoch: int) -> tuple[float, dict[str, float]]:
+def _score(procedure: Procedure, epoch: int) -> tuple[float, dict[str, float]]:
     """The value to minimise under the selection rule, and the validation metrics."""
+    network, dataset, config = procedure.network, procedure.dataset, procedure.config
     valid = evaluate_split(network, dataset.valid, dataset.scale, config.batch_size)
     if config.selection == "val_loss":
-        return mean_loss(network, dataset.valid, config.batch_size), valid
+        return mean_loss(network, dataset.valid, config.batch_size, procedure.selects), valid
     if config.selection == "test_oracle":
         return evaluate_split(network, dataset.test, dataset.scale, config.batch_size)["mae"], valid
     if config.selection == "last":
@@ -232,8 +238,13 @@ def evaluate_split(network: nn.Module, split: Split, scale: str, batch_size: int
 
 
 @torch.no_grad()
-def mean_loss(network: nn.Module, split: Split, batch_size: int) -> float:
-    """Total loss per sample; contrastive terms see the batches as they come, the last one being smaller."""
+def mean_loss(network: nn.Module, split: Split, batch_size: int, term: str = "total") -> float:
+    """A loss term per sample; contrastive terms see the batches as they come, the last one being smaller."""
     network.eval()
-    parts = [(network.loss(b, network(b))["total"] * len(b.labels)) for b in split.batches(batch_size)]
+    parts = []
+    for batch in split.batches(batch_size):
+        terms = network.loss(batch, network(batch))
+        if term not in terms:
+            raise ValueError(f"The loss has no term {term!r} to select by: expected one of {', '.join(terms)}.")
+        parts.append(terms[term] * len(batch.labels))
     return float(torch.stack(parts).sum() / len(split))

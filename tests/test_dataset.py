@@ -223,3 +223,14 @@ def test_standardised_by_valid_training_steps():
     assert any("standardised" in note for note in data.notes)
     with pytest.raises(ValueError, match="yes or no"):
         load_dataset(f"{name}&standardise=maybe")
+
+
+def test_a_batch_that_is_not_trimmed_holds_the_same_samples():
+    part = split(20)
+    index = torch.tensor([3, 3, 17])
+    whole, trimmed = part.batch(index, trim=False), part.batch(index)
+    assert [x.shape[1] for x in whole.features] == [6, 5, 4]
+    for a, b, mask in zip(whole.features, trimmed.features, trimmed.masks, strict=True):
+        assert torch.equal(a[:, : b.shape[1]][mask], b[mask])
+    assert torch.equal(whole.labels, trimmed.labels)
+    assert torch.equal(whole.index, index)

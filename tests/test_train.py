@@ -17,6 +17,7 @@ from msa_lib.data import load_dataset
 from msa_lib.data.dataset import Dataset
 from msa_lib.metrics import evaluate
 from msa_lib.models import MODELS, build_model
+from msa_lib.procedure import Procedure
 from msa_lib.train import TrainConfig, evaluate_split, fit, mean_loss, predict
 
 
@@ -249,10 +250,21 @@ def test_the_last_small_batch_is_left_out_or_trained_on(planted):
 # The step
 
 
-def step_parts(data: Dataset, device: str = "cpu", model: str = "amsgfn", **switches):
-    network = build_model(model, data, **{**SMALL, **switches}).to(device)
-    optimiser = torch.optim.AdamW(train._groups(network, TrainConfig()), fused=device == "cpu")
-    return network, data.train.to(device), optimiser, torch.Generator().manual_seed(0)
+class Unfused(Procedure):
+    """For the meta device, which has no fused AdamW."""
+
+    def optimiser(self, groups):
+        return torch.optim.AdamW(groups)
+
+
+def epoch_parts(data: Dataset, procedure: type = Procedure, device: str = "cpu", **config):
+    """What an epoch of AMSGFN is trained with."""
+    network = build_model("amsgfn", data, **SMALL).to(device)
+    return procedure(network, data.to(device), TrainConfig(**config)), torch.Generator().manual_seed(0)
+
+
+def groups_of(network, config: TrainConfig) -> list[dict]:
+    return Procedure(network, None, config).groups()
 
 
 class Watch(TorchDispatchMode):
@@ -274,7 +286,7 @@ def test_a_step_does_not_wait_for_the_device(planted):
     waits = []
     for size in (32, 4):
         with Watch() as watch:
-            train._train_epoch(*step_parts(planted), TrainConfig(batch_size=size), 1)
+            train._train_epoch(*epoch_parts(planted, batch_size=size), 1)
         waits.append(watch.waits)
     assert waits[0] == waits[1] <= 2
 
@@ -282,10 +294,10 @@ def test_a_step_does_not_wait_for_the_device(planted):
 def test_a_step_reads_no_value_at_all(planted):
     """On the meta device, which has no values: all steps pass, and only the end of the epoch asks for numbers."""
     steps = []
-    parts = step_parts(planted, "meta")
-    parts[2].register_step_post_hook(lambda *_: steps.append(1))
+    procedure, shuffle = epoch_parts(planted, Unfused, "meta", batch_size=16)
+    procedure.optimisers["main"].register_step_post_hook(lambda *_: steps.append(1))
     with pytest.raises(NotImplementedError, match="meta"):
-        train._train_epoch(*parts, TrainConfig(batch_size=16), 1)
+        train._train_epoch(procedure, shuffle, 1)
     assert len(steps) == 4
 
 
@@ -297,7 +309,7 @@ def test_the_watch_sees_a_wait(planted):
 
 def test_parameter_groups(planted):
     network = build_model("amsgfn", planted, **SMALL)
-    groups = train._groups(network, TrainConfig(lr=0.5, weight_decay=0.25))
+    groups = groups_of(network, TrainConfig(lr=0.5, weight_decay=0.25))
     assert [(g["lr"], g["weight_decay"]) for g in groups] in ([(0.5, 0.25), (0.5, 0.0)], [(0.5, 0.0), (0.5, 0.25)])
     for group in groups:
         assert all((p.ndim < 2) == (group["weight_decay"] == 0) for p in group["params"])
@@ -307,7 +319,7 @@ def test_parameter_groups(planted):
 def test_biases_of_a_bank_do_not_decay(planted):
     """DSRF keeps the biases of its three modalities as one matrix: still biases."""
     network = build_model("dsrf", planted, **SMALL)
-    decay = {id(p): g["weight_decay"] for g in train._groups(network, TrainConfig()) for p in g["params"]}
+    decay = {id(p): g["weight_decay"] for g in groups_of(network, TrainConfig()) for p in g["params"]}
     banks = [p for name, p in network.named_parameters() if ".bias." in name]
     assert {p.ndim for p in banks} == {2}
     assert all(decay[id(p)] == 0 for p in banks)
@@ -316,12 +328,12 @@ def test_biases_of_a_bank_do_not_decay(planted):
 
 @pytest.mark.parametrize("clip", [0.0, 0.125])
 def test_the_gradient_is_clipped_as_a_whole(planted, clip):
-    network, part, optimiser, shuffle = step_parts(planted)
-    norms = []
-    optimiser.register_step_pre_hook(
+    procedure, shuffle = epoch_parts(planted, batch_size=16, clip=clip)
+    network, norms = procedure.network, []
+    procedure.optimisers["main"].register_step_pre_hook(
         lambda *_: norms.append(torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm())
     )
-    train._train_epoch(network, part, optimiser, shuffle, TrainConfig(batch_size=16, clip=clip), 1)
+    train._train_epoch(procedure, shuffle, 1)
     assert len(norms) == 4
     if clip:
         assert max(norms) == pytest.approx(0.125, rel=1e-3)
@@ -361,7 +373,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_out_of_the_state(encoder, tmp_path)
     data = with_tokens(encoder)
     config = TrainConfig(**{**SHORT, "batch_size": 10}, switches={**SMALL, "bert": "frozen"})
     fresh = build_model("amsgfn", data, **config.switches)
-    assert len(train._groups(fresh, config)) == 2
+    assert len(groups_of(fresh, config)) == 2
     fresh.train()
     assert not any(module.training for module in fresh.features.text_encoder.modules())
     batch = data.train.batch(range(10))
@@ -383,9 +395,9 @@ def test_an_encoder_trained_along_changes_at_its_own_rate(encoder, tmp_path):
     data = with_tokens(encoder)
     config = TrainConfig(**{**SHORT, "batch_size": 10}, lr_encoder=1e-3, switches={**SMALL, "bert": "finetune"})
     fresh = build_model("amsgfn", data, **config.switches)
-    rates = {(g["lr"], g["weight_decay"]) for g in train._groups(fresh, config)}
+    rates = {(g["lr"], g["weight_decay"]) for g in groups_of(fresh, config)}
     assert rates == {(1e-3, 1e-3), (1e-3, 0.0)}
-    groups = train._groups(fresh, replace(config, lr_encoder=7.0))
+    groups = groups_of(fresh, replace(config, lr_encoder=7.0))
     of_encoder = {id(p) for p in fresh.features.text_encoder.parameters()}
     for group in groups:
         assert {id(p) in of_encoder for p in group["params"]} == {group["lr"] == 7.0}

@@ -89,14 +89,19 @@ class Split:
         moved = {name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
         return replace(self, **moved, truth={k: v.to(device) for k, v in self.truth.items()})
 
-    def batch(self, index) -> Batch:
-        """The samples at `index` (list, array, tensor, slice or int), trimmed to the longest of them."""
+    def batch(self, index, trim: bool = True) -> Batch:
+        """The samples at `index` (list, array, tensor, slice or int), trimmed to the longest of them.
+
+        With trim=False all steps are kept: the host need not know the index, so nothing waits for one on the device.
+        """
         if isinstance(index, slice):
             index = range(*index.indices(len(self)))
         index = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index).reshape(-1)
         if index.dtype == torch.bool:
             index = index.nonzero()[:, 0]
-        return self._gather(index.long().to(self.device), self._widths(index.long().cpu()))
+        whole = [x.shape[1] for x in (self.text, self.audio, self.vision)]
+        widths = self._widths(index.long().cpu()) if trim else whole
+        return self._gather(index.long().to(self.device), widths)
 
     def batches(
         self,
