@@ -288,9 +288,6 @@ class Stages(SGD):
         super().__init__(network, *args)
         self.optimisers["first"] = torch.optim.SGD([network.w], lr=0.2, momentum=0.9)
 
-    def groups(self):
-        return [{"params": [self.network.b], "lr": LR}]
-
     def begin_epoch(self, epoch):
         if epoch == self.first_epoch:
             self.network.w.requires_grad_(False)

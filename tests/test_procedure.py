@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -208,3 +209,22 @@ def test_a_state_of_another_loop_is_not_gone_on_with(tmp_path):
     torch.save(state | {"format": 1, "history": "[]"}, tmp_path / "state.pt")
     again = fit("Adam", dataset(), SETTINGS, [SEED], folder=tmp_path)[0]
     assert again.history == whole.history
+
+
+PATIENCE = [(1, 0, False), (2, 0, False), (3, 0, False), (4, 0, True), (4, 3, False), (5, 3, True)]
+
+
+@pytest.mark.parametrize(("done", "best", "over"), PATIENCE)
+def test_patience_counts_from_the_first_epoch_that_may_be_kept(done, best, over):
+    procedure = SimpleNamespace(config=TrainConfig(epochs=9, patience=2), first_epoch=3)
+    assert train._finished(done, best, procedure) == over
+
+
+def test_what_was_frozen_later_comes_back_as_it_was_in_the_kept_epoch(monkeypatch):
+    """The third epoch freezes a part that went on changing after the first, which is kept."""
+    variant(monkeypatch, begin_epoch=lambda self, epoch: self.network.w.requires_grad_(epoch < 3))
+    score = train._score
+    monkeypatch.setattr(train, "_score", lambda procedure, epoch: (epoch, score(procedure, epoch)[1]))
+    short, long = (fit("variant", dataset(), SETTINGS | {"epochs": n}, [SEED])[0] for n in (1, 4))
+    assert (long.best_epoch, long.epochs) == (1, 4)
+    assert torch.equal(long.network.w, short.network.w)
