@@ -152,7 +152,8 @@ def _described(run: Run, store: Path | None, remember: bool) -> dict:
         record = {"data": data, "asked": _asked(run), "stamp": stamp if settled else None, "reader": reader}
         folder = _records(run, store)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{dataset.fingerprint}.json", (json.dumps(record, indent=1) + "\n").encode())
+        name = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]  # another scale is another content, too
+        write_atomically(folder / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
     return data
 
 

@@ -113,7 +113,7 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
 
 def opened(store: Path | str, make: bool = True) -> Path:
-    """The folder of a store, made (if asked) where it is not there. Raises NotADirectoryError if something else is in its place."""
+    """The folder of a store, made (if asked) where it is not there; NotADirectoryError if a file is in its place."""
     store = Path(store).resolve()
     for place in (store, *store.parents):
         if place.exists() and not place.is_dir():

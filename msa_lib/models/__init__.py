@@ -3,7 +3,9 @@
 A model is a class with a frozen dataclass `Config` (its switches, the paper's values as defaults), made from
 (dataset, config): it reads feature sizes, available modalities and the label scale from the data. Calling it on a
 `Batch` gives an `Output`; `loss(batch, output)` gives the named terms and their `total`. `RECORD` names the extras
-worth storing with a run; `VARIANTS` are its named switch settings (ablations and controls).
+worth storing with a run; `VARIANTS` are its named switch settings (ablations and controls). One that
+is trained in a way of its own names its `Procedure` (procedure.py); `VERSION` (1 if absent) rises with any change of a
+default or of what the code makes of it, for stored runs are told apart by it.
 """
 
 from __future__ import annotations
