@@ -228,7 +228,8 @@ def _check(options) -> int:
     seeds, scale = study.amount(options.data, options.seeds, options.scale)
     study.expect_data(options.data)
     tables = study.table_rows(options.data, seeds, scale, options.store, options.device)
-    notes = sorted({reason for table in tables for reason in table["skipped"]})
+    notes = list(dict.fromkeys(reason for table in tables for reason in table["skipped"]))
+    print("\n".join(notes), file=sys.stderr)
     if not any(table["data"] for table in tables):
         raise ValueError(f"{options.data!r} cannot stand for the data set of any printed table: {' '.join(notes)}")
     pages = joined.pages_from(tables)

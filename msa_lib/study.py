@@ -168,16 +168,23 @@ def _absence(name: str, root: str | None) -> str:
 
 
 def runs_of(
-    page: str, name: str, root: str | None, dataset: Dataset, seeds: int, scale: str, device: str = "cpu"
+    page: str,
+    name: str,
+    root: str | None,
+    dataset: Dataset,
+    seeds: int,
+    scale: str,
+    device: str = "cpu",
+    train: bool = True,
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
     Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
-    those of the scale anyway.
+    those of the scale anyway. Runs that are only looked up (`train` false) do not need their text encoder here.
     """
     seeds, scale = amount(name, seeds, scale)
     size, runs, printed = SCALES[scale], [], stands_in(page, name, dataset)
-    for label, (model, own) in _rows(page, dataset, scale)[0].items():
+    for label, (model, own) in _rows(page, dataset, scale, train)[0].items():
         if model not in MODELS:
             runs.append(Run(model, name, 0, own, {}, root or None, label=label))
             continue
@@ -200,7 +207,9 @@ def left_out(page: str, dataset: Dataset, scale: str) -> dict[str, list[str]]:
     return reasons
 
 
-def _rows(page: str, dataset: Dataset, scale: str) -> tuple[dict[str, tuple[str, Mapping]], dict[str, str]]:
+def _rows(
+    page: str, dataset: Dataset, scale: str, train: bool = True
+) -> tuple[dict[str, tuple[str, Mapping]], dict[str, str]]:
     """label -> (model, switches) of the rows that can be had on `dataset`, and label -> reason of the others.
 
     At full scale each row that stands for a printed one has a twin with a fine-tuned text encoder, where the data have
@@ -210,17 +219,20 @@ def _rows(page: str, dataset: Dataset, scale: str) -> tuple[dict[str, tuple[str,
     text, tokens = dataset.train.text, dataset.train.tokens
     only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
     possible, reasons = {}, {}
+    no_encoder = (
+        encoder_problem(dataset.encoder) if train and (only_tokens or scale == "full") and tokens is not None else ""
+    )
     for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
         own = {"bert": "frozen", **own} if only_tokens and model in MODELS else own
-        reason = impossible(dataset, own) or (encoder_problem(dataset.encoder) if "bert" in own else "")
+        reason = impossible(dataset, own) or (no_encoder if "bert" in own else "")
         if reason:
             reasons[label] = reason
         else:
             possible[label] = model, own
         tuned = scale == "full" and label in shown.tuned and tokens is not None and "t" in own.get("modalities", "t")
         if tuned and label in possible:
-            if reason := encoder_problem(dataset.encoder):
-                reasons[tuned_label(label)] = reason
+            if no_encoder:
+                reasons[tuned_label(label)] = no_encoder
             else:
                 possible[tuned_label(label)] = model, {**own, "bert": "finetune"}
     return possible, reasons
@@ -263,8 +275,12 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
         there, skipped = places(name, data, scale)
         used, parts = {}, []
         for printed, (half, root) in there.items():
-            dataset = dataset_of(half, root)
-            rows = finished(runs_of(name, half, root, dataset, seeds, scale, device), store)
+            try:
+                dataset = dataset_of(half, root)
+            except (ValueError, OSError) as problem:  # a damaged file leaves its own tables empty, not all
+                skipped.append(str(problem))
+                continue
+            rows = finished(runs_of(name, half, root, dataset, seeds, scale, device, train=False), store)
             reason = _stands_for(printed, dataset, scale)
             if reason := reason or ("" if dataset.synthetic else _other_settings(page, printed, rows)):
                 skipped.append(reason)
@@ -277,8 +293,11 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
             row: {f"reading {letter}, {label}": label for letter, label in options.items()}
             for row, options in page.readings.items()
         }
+        there = set(rows["label"]) if len(rows) else set()
+        twins = {label: tuned_label(label) for label in page.tuned if tuned_label(label) in there}
         table = {"paper": page.paper, "table": page.table, "data": used, "rows": rows}
-        tables.append(table | {"ours": list(page.rows), "readings": readings, "skipped": skipped})
+        table |= {"ours": list(page.rows), "readings": readings, "twins": twins, "skipped": skipped}
+        tables.append(table)
     return tables
 
 
