@@ -50,7 +50,8 @@ def execute_pages(
     outcomes = [_prepared(name, data, seeds, scale, device) for name in names]
     for outcome in outcomes:
         if outcome["reason"]:
-            print(f"{outcome['name']}, {outcome['status']}: {outcome['reason']}", file=sys.stderr)
+            how = "goes without" if outcome["status"] == "waiting" else outcome["status"]
+            print(f"{outcome['name']}, {how}: {outcome['reason']}", file=sys.stderr)
     lacking = [outcome["reason"] for outcome in outcomes if outcome["status"] == "not attempted"]
     if lacking and len(lacking) == sum(bool(PAGES[name].dataset) for name in names):
         raise FileNotFoundError(lacking[0])

@@ -20,7 +20,7 @@ import pandas as pd
 from msa_lib import MODALITIES
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
 from msa_lib.data.check import SIZES
-from msa_lib.data.encode import encoder_problem
+from msa_lib.data.encoders import encoder_problem
 from msa_lib.identity import dataset_of
 from msa_lib.models import MODELS
 from msa_lib.pages import BATCH_SIZES, FIRST_SEED, PAGES, PRINTED, SCALES, SHORTER, Page, tuned_label  # fmt: skip
@@ -238,6 +238,12 @@ def _rows(
     return possible, reasons
 
 
+def _token_range(dataset: Dataset) -> tuple[int, int]:
+    """The largest token id of the data, and their longest sequence."""
+    tokens = [split.tokens for split in dataset.splits.values() if split.tokens is not None]
+    return max(int(t[:, 0].max()) for t in tokens if len(t)), max(t.shape[-1] for t in tokens)
+
+
 def impossible(dataset: Dataset, switches: Mapping) -> str:
     """Why a row with these switches cannot be had on `dataset`, a sentence; empty if it can."""
     have = {letter for letter, has in zip("tav", dataset.available, strict=True) if has}
@@ -358,7 +364,8 @@ def headline(dataset: Dataset) -> str:
 
 def command(name: str, root: str | None, seeds: int, scale: str, page: str = "") -> str:
     """The command line that makes a page (or all) again; folders of this machine are left out of it."""
-    data = "FOLDER" if root else short_name(name)
+    short = short_name(name)
+    data = "FOLDER" + "".join(short.partition("?")[1:]) if root else short
     words = ["msa", "tables", page, "--data", data, "--seeds", str(seeds), "--scale", scale]
     return shlex.join(filter(None, words))
 

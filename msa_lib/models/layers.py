@@ -171,11 +171,9 @@ class TextEncoder(nn.Module):
 
     def __init__(self, name: str, train_weights: bool) -> None:
         super().__init__()
-        from transformers import AutoModel
+        from msa_lib.data.encoders import load_encoder
 
-        from msa_lib.data.encode import resolve_encoder
-
-        self.model = AutoModel.from_pretrained(resolve_encoder(name))
+        self.model = load_encoder(name, tokenizer=False)[1]
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # token features only
         self.train_weights = train_weights
