@@ -23,7 +23,18 @@ from msa_lib.data.check import SIZES
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.identity import dataset_of
 from msa_lib.models import MODELS
-from msa_lib.pages import BATCH_SIZES, FIRST_SEED, PAGES, PRINTED, SCALES, SHORTER, Page, tuned_label  # fmt: skip
+from msa_lib.pages import (  # fmt: skip
+    BATCH_SIZES,
+    FIRST_SEED,
+    FROZEN,
+    PAGES,
+    PRINTED,
+    SCALES,
+    SHORTER,
+    TUNED,
+    Page,
+    tuned_label,
+)
 from msa_lib.runs import Run, finished
 from msa_lib.train import TrainConfig
 
@@ -271,7 +282,8 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
 
     One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
-    rows, perhaps none), ours (the labels that rows can have), readings, skipped (why a data set cannot stand for the
+    rows, perhaps none), ours (the labels that rows can have), readings, conditions (frozen or fine-tuned BERT, where
+    there are runs of both: name -> {label: label under it}), skipped (why a data set cannot stand for the
     printed one, a sentence each: see `_stands_for`).
     """
     tables = []
@@ -301,8 +313,9 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
         }
         there = set(rows["label"]) if len(rows) else set()
         twins = {label: tuned_label(label) for label in page.tuned if tuned_label(label) in there}
+        conditions = {FROZEN: {label: label for label in page.tuned}, TUNED: twins} if twins else {}
         table = {"paper": page.paper, "table": page.table, "data": used, "rows": rows}
-        table |= {"ours": list(page.rows), "readings": readings, "twins": twins, "skipped": skipped}
+        table |= {"ours": list(page.rows), "readings": readings, "conditions": conditions, "skipped": skipped}
         tables.append(table)
     return tables
 

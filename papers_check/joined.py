@@ -71,7 +71,8 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
     """Pages from plain tables of result rows, one dict per printed table:
 
     paper, table; data: printed data set -> (name, synthetic, test samples); rows; ours: the labels a row can have;
-    readings: printed row -> {reading: label}, beside those of readings.csv. The papers' own rows are our `full`.
+    readings: printed row -> {reading: label}, beside those of readings.csv; conditions: name -> {label: our label under
+    it}, if all rows were run under several. The papers' own rows are our `full`.
     """
     pages = []
     for table in tables:
@@ -81,11 +82,26 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
         for row, known in papers.readings(*where).items():
             labels[row] = {f"reading {reading}, {label}": label for reading, label in known.items()}
         labels |= table["readings"]
+        if table.get("conditions"):
+            plain = {row: row for row in printed & set(table["ours"])} | labels
+            labels = {row: _conditioned(label, table["conditions"]) for row, label in plain.items()}
         absent = printed - set(labels) - set(table["ours"])
         data = {dataset: Data(*known) for dataset, known in table["data"].items()}
         excuses = dict.fromkeys(absent, "this study has not built this baseline")
         pages.append(TablePage(*where, data, table["rows"], labels, excuses))
     return pages
+
+
+def _conditioned(label: str | Mapping[str, str], conditions: Mapping[str, Mapping[str, str]]) -> str | dict[str, str]:
+    """The readings of a row under several conditions of its runs (see `relations.condition`); itself if under one."""
+    known = {"": label} if isinstance(label, str) else label
+    under = {
+        f"{condition}: {reading}" if reading else condition: labels[one]
+        for condition, labels in conditions.items()
+        for reading, one in known.items()
+        if one in labels
+    }
+    return under if len(under) > len(known) else label
 
 
 def assemble(pages: Iterable[TablePage] = ()) -> Joined:

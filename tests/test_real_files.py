@@ -25,6 +25,8 @@ from msa_lib.data import REAL, encoders, load_dataset, pack, short_name
 from msa_lib.notebooks import declared_parameters
 from msa_lib.runs import Run, grid
 from msa_lib.train import fit
+from papers_check.joined import assemble, pages_from
+from papers_check.verdicts import printed_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL_SET = {"train": 40, "valid": 16, "test": 20}
@@ -54,19 +56,8 @@ def test_the_main_command_does_what_is_possible_and_says_what_is_missing(tmp_pat
     mmsa_file(folder, "mosi")
     mmsa_file(folder, "simsv2")
     names = ["amsgfn_table2_mosi", "amsgfn_table3_mosei", "dsrf_table2_sims_simsv2"]
-    words = [
-        "tables",
-        *names,
-        "--data",
-        str(folder),
-        "--seeds",
-        "1",
-        "--scale",
-        "smoke",
-        "--store",
-        str(tmp_path / "s"),
-    ]
-    assert cli.main([*words, "--json", str(tmp_path / "o.json")]) == 0
+    words = ["tables", *names, "--data", str(folder), "--seeds", "1", "--scale", "smoke"]
+    assert cli.main([*words, "--store", str(tmp_path / "s")]) == 0
     shown = capsys.readouterr()
     assert "mosi: MOSI/Processed/aligned_50.pkl" in shown.err
     assert "amsgfn_table3_mosei, not attempted: No mosei under" in shown.err
@@ -177,6 +168,39 @@ def test_every_table_has_both_readings_of_bert_at_full_scale(tmp_path, bert):
     assert "w/o Audio (BERT fine-tuned)" in wanted
     assert "w/o language (BERT fine-tuned)" not in wanted  # without text there is nothing to tune
     assert wanted["full (BERT fine-tuned)"].train["lr_encoder"] == 3e-5
+
+
+def made_up(label: str, mae: float, **more) -> list[dict]:
+    """Result rows of five seeds around a value."""
+    row = {"label": label, "model": "dsrf", "split": "test", "metric": "mae", "status": "done", "synthetic": False}
+    row |= {"dataset": "mosi", "selection": "val_mae", "commit": "", "run": label, "switches": "{}", "train": "{}"}
+    return [row | {"seed": seed, "value": mae + 0.002 * seed} | more for seed in range(5)]
+
+
+def test_a_cell_is_not_reproduced_only_if_both_readings_fail():
+    """Printed for DSRF (Full) on CMU-MOSI: MAE .679; without audio .748, without DRI .712."""
+    tuned = pages.tuned_label
+    rows = made_up("full", 0.85) + made_up(tuned("full"), 0.675) + made_up("w/o Audio", 0.86)
+    rows += made_up(tuned("w/o Audio"), 0.87) + made_up("no_usf", 0.88) + made_up(tuned("no_usf"), 0.69)
+    rows += made_up("w/o language", 1.2)
+    page = pages.PAGES["dsrf_table3_ablation"]
+    conditions = {pages.FROZEN: {label: label for label in page.tuned}}
+    conditions[pages.TUNED] = {label: tuned(label) for label in ("full", "w/o Audio", "no_usf")}
+    table = {"paper": "dsrf", "table": 3, "data": {"mosi": ("mosi", False, 686)}, "rows": pd.DataFrame(rows)}
+    table |= {"ours": list(page.rows), "readings": {}, "conditions": conditions}
+    joined = assemble(pages_from([table]))
+    mae = joined.cells.query("paper == 'dsrf' and table == '3' and metric == 'mae'")
+    words = mae.set_index(["printed_row", "reading"])["verdict"]
+    assert words["DSRF (Full)", "frozen features"] == "not reproduced"
+    assert words["DSRF (Full)", "BERT fine-tuned"] in ("compatible", "reproduced")
+    assert ("w/o DRI", "BERT fine-tuned: reading A, no_usf") in words.index
+    whole = printed_cells(mae).set_index("printed_row")["verdict"]
+    assert whole["DSRF (Full)"] in ("compatible", "reproduced")
+    assert whole["w/o Audio"] == "not reproduced"  # .748 is printed
+    pairs = joined.relations.query("paper == 'dsrf' and table == '3' and metric == 'mae' and verdict != 'not attempted'")
+    for pair in pairs[["better", "worse"]].to_numpy():  # never frozen against fine-tuned
+        assert len({"fine-tuned" in row for row in pair}) == 1
+    assert any("w/o language" in row for row in pairs["worse"])  # no text, one reading: beside the frozen ones
 
 
 def test_an_encoder_that_is_not_there_is_said(tmp_path, bert, monkeypatch):
