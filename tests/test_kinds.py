@@ -126,6 +126,14 @@ def test_a_good_pickle_is_nothing_else(tmp_path, protocol):
     assert len(load_dataset(str(path)).train) == 7
 
 
+def test_a_pickle_that_is_all_text_is_a_pickle(tmp_path):
+    content = {s: {"label": [1.5, -2.0, 0.25], "audio": [[0.5, 1.0]] * 3} for s in ("train", "valid", "test")}
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(content, 0))
+    assert path.read_bytes().isascii()
+    assert load_dataset(str(path)).test.labels.tolist() == [1.5, -2.0, 0.25]
+
+
 class Sample:
     """A class of someone's own."""
 

@@ -93,6 +93,17 @@ def test_real_zeros_at_the_ends_follow_the_tokens(tmp_path):
     assert a.fingerprint == b.fingerprint
 
 
+def test_frames_that_are_never_zero_follow_the_tokens(tmp_path):
+    """Aligned audio and vision with noise on the padding: only the mask knows where the sample stands."""
+    behind = parts(6, {"train": 30, "valid": 9, "test": 12})
+    rng = np.random.default_rng(1)
+    for part in behind.values():
+        for m in MODALITIES:
+            part[m] = rng.normal(size=part[m].shape)
+    a, b = same(tmp_path, in_front(behind, "text_bert", *MODALITIES), behind)
+    assert a.fingerprint == b.fingerprint
+
+
 def test_real_zeros_at_the_ends_follow_the_other_samples(tmp_path):
     """Lengths given, no tokens to ask: samples that fit at either end stand where all the others do."""
     behind = parts(5, {"train": 30, "valid": 9, "test": 12}, **UNALIGNED, lengths=True)
