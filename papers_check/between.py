@@ -4,10 +4,11 @@ Each check yields one item per thing examined: a finding, or None where nothing 
 """
 
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import combinations, product
 
 from papers_check import PAPERS, arithmetic
-from papers_check.finding import Finding
+from papers_check.finding import Finding, found
 from papers_check.papers import COMPARISONS, METHODS, NAMES, TITLES
 from papers_check.rows import Row, column, rows, slug
 
@@ -22,22 +23,21 @@ def checked() -> int:
     return sum(1 for _ in examine(rows()))
 
 
-def examine(found: list[Row]) -> Iterator[Finding | None]:
+def examine(printed: list[Row]) -> Iterator[Finding | None]:
     """All checks of this module over the comparison tables, every two papers side by side."""
-    found = [row for row in found if (row.paper, row.table) in COMPARISONS]
+    printed = [row for row in printed if (row.paper, row.table) in COMPARISONS]
     for dataset in NAMES:
-        papers = [[row for row in found if row.paper == paper and row.dataset == dataset] for paper in PAPERS]
+        papers = [[row for row in printed if row.paper == paper and row.dataset == dataset] for paper in PAPERS]
         for pair in combinations(filter(None, papers), 2):
             for first, second in product(*pair):
                 if method(first) == method(second) and not first.own:
                     yield two_values(first, second)
                 elif not first.own and not second.own:
                     yield one_row_two_methods(first, second)
-            yield two_best(*pair)
         for ours in filter(None, papers):
-            if theirs := [row for row in found if row.dataset == dataset and row.paper != ours[0].paper]:
+            if theirs := [row for row in printed if row.dataset == dataset and row.paper != ours[0].paper]:
                 yield stronger_baselines(ours, theirs)
-    yield mixed_sources(found)
+    yield mixed_sources(printed)
 
 
 def _pair(first: Row, second: Row) -> str:
@@ -73,39 +73,31 @@ def two_values(first: Row, second: Row) -> Finding | None:
     if len(differ) == 2:
         a, b = differ
         if agree(first.cells[a], second.cells[b]) and agree(first.cells[b], second.cells[a]):
-            return Finding(
-                id="-".join(("both-swap", first.dataset, *map(slug, (first.name, column(*a), column(*b)))))
-                + _pair(first, second),
-                kind="swap",
-                paper="both",
-                where=where,
-                quote=quote,
-                computed=f"the same two numbers, exchanged; the other {len(shared) - 2} cells of the row agree",
-                verdict=f"{column(*a)} and {column(*b)} exchanged in one of the papers",
-                severity="medium",
-                explanation=f"Both papers print the same two numbers for {first.name}, in opposite columns; the "
-                "rest of the row is equal, so one of them has exchanged the columns.",
+            names = f"{first.dataset}-{slug(first.name)}-{slug(column(*a))}-{slug(column(*b))}"
+            return found(
+                "exchanged-columns",
+                f"both-swap-{names}{_pair(first, second)}",
+                where,
+                quote,
+                f"{TITLES[first.paper]} and {TITLES[second.paper]} have the same two numbers, exchanged; the other "
+                f"{len(shared) - 2} cells of the row agree",
+                f"{column(*a)} and {column(*b)} exchanged in one of the papers",
+                f"Both papers print the same two numbers for {first.name}, in opposite columns.",
+                "cells",
             )
     steps = [abs(float(first.cells[key]) - float(second.cells[key])) for key in differ]
     scaled = [step if key[0] not in ("mae", "corr") else 100 * step for key, step in zip(differ, steps, strict=True)]
-    last_digit = max(scaled) < 0.15
     worst = differ[scaled.index(max(scaled))]
-    return Finding(
-        id=f"both-conflict-{first.dataset}-{slug(first.name)}{_pair(first, second)}",
-        kind="conflict",
-        paper="both",
-        where=where,
-        quote=quote,
-        computed=f"{len(differ)} of {len(shared)} shared cells differ, most in {column(*worst)}: "
+    return found(
+        "two-values",
+        f"both-conflict-{first.dataset}-{slug(first.name)}{_pair(first, second)}",
+        where,
+        quote,
+        f"{len(differ)} of {len(shared)} shared cells differ, most in {column(*worst)}: "
         f"{first.cells[worst]} against {second.cells[worst]}",
-        verdict="conflicts in the last digit" if last_digit else "conflicts",
-        severity="note" if last_digit else "low",
-        explanation="One method on one test set has two values: "
-        + (
-            "a truncated copy would do it."
-            if last_digit
-            else "they come from different sources or runs, or one is wrong."
-        ),
+        "one method, one test set, two values",
+        "Compare the row of the method in the two papers.",
+        "cells",
     )
 
 
@@ -117,55 +109,52 @@ def one_row_two_methods(first: Row, second: Row) -> Finding | None:
         off = [key for key in shared if not agree(first.cells[key], second.cells[key])]
         if len(shared) < 4 or len(off) > 1 or abs(float(first.cells[off[0]]) - float(second.cells[off[0]])) >= 0.1:
             return None
-    return Finding(
-        id=f"both-duplicate-{first.dataset}-{slug(first.name)}-{slug(second.name)}{_pair(first, second)}",
-        kind="duplicate",
-        paper="both",
-        where=f"{TITLES[first.paper]} {first.where}; {TITLES[second.paper]} {second.where}",
-        quote=f"{first.name}: {first.quote(*shared)}; {second.name}: {second.quote(*shared)}",
-        computed=f"{len(shared)} shared cells are equal, one at most up to a dropped digit",
-        verdict="coincides to the last digit",
-        severity="low",
-        explanation=f"{TITLES[first.paper]} has for {first.name} what {TITLES[second.paper]} has for {second.name}.",
+    return found(
+        "equal-rows",
+        f"both-duplicate-{first.dataset}-{slug(first.name)}-{slug(second.name)}{_pair(first, second)}",
+        f"{TITLES[first.paper]} {first.where}; {TITLES[second.paper]} {second.where}",
+        f"{first.name}: {first.quote(*shared)}; {second.name}: {second.quote(*shared)}",
+        f"{TITLES[first.paper]} has for {first.name} what {TITLES[second.paper]} has for {second.name}: {len(shared)} "
+        "shared cells are equal, one at most up to a dropped digit",
+        "two methods, one row of numbers",
+        "Compare the two rows.",
+        "cells",
     )
 
 
 def stronger_baselines(ours: list[Row], theirs: list[Row]) -> Finding | None:
     """Baselines in other papers' tables that beat this paper's best baseline, or its own model."""
     own = next(row for row in ours if row.own)
-    lines, overtaken, halved = [], False, False
+    lines = []
     for key, value in own.cells.items():
         metric = key[0]
-        mine = [row.cells[key] for row in ours if not row.own and key in row.cells]
+        mine = [(row.cells[key], row.name) for row in ours if not row.own and key in row.cells]
         other = [(row.cells[key], row.name) for row in theirs if not row.own and key in row.cells]
         if not mine or not other:
             continue
-        best = _best(metric, [(text, "") for text in mine])[0]
-        rival, name = _best(metric, other)
+        (best, here), (rival, name) = _best(metric, mine), _best(metric, other)
         if not better(metric, rival, best) or agree(rival, best):
             continue
-        beats = better(metric, rival, value)
-        overtaken |= beats
-        gains = [abs(float(value) - float(text)) for text in (best, rival)]
-        halved |= 2 * gains[1] < gains[0]
-        digits = 3 if metric in ("mae", "corr") else 2
-        left = "own model behind" if beats else f"gain {gains[1]:.{digits}f} instead of {gains[0]:.{digits}f}"
-        lines.append(f"{column(*key)} {rival} ({name}) against {best} here and {value} own: {left}")
+        gains = [f"{_gain(metric, value, text)} ({who} {text})" for text, who in ((rival, name), (best, here))]
+        lines.append(f"{column(*key)} {value}: gain {gains[0]}; in its own table {gains[1]}")
     if not lines:
         return None
-    sources = dict.fromkeys(f"{TITLES[row.paper]} Table {row.table}" for row in theirs)
-    return Finding(
-        id=f"{own.paper}-conflict-stronger-baselines-table{own.table}-{own.dataset}",
-        kind="conflict",
-        paper=own.paper,
-        where=f"Table {own.table}, {NAMES[own.dataset]}",
-        quote=f"own row: {own.quote()}",
-        computed=f"baselines printed in {', '.join(sources)}: {'; '.join(lines)}",
-        verdict="not the best baseline",
-        severity="high" if overtaken else "medium" if halved else "low",
-        explanation="The other paper prints stronger baselines for the same test set, some for methods this table also "
-        "has: the gain over the best baseline depends on which printed number of a baseline one takes.",
+    other = ", ".join(dict.fromkeys(f"{TITLES[row.paper]} Table {row.table}" for row in theirs))
+    return found(
+        "stronger-baselines",
+        f"{own.paper}-conflict-stronger-baselines-table{own.table}-{own.dataset}",
+        f"Table {own.table}, {NAMES[own.dataset]}",
+        f"{own.name}: {own.quote()}",
+        f"over the baselines of {other}: {'; '.join(lines)}",
+        "gains depend on whose baseline rows are taken",
+        f"Each gain is the own cell less the best baseline of {other}, then of the table itself.",
+        "cells",
     )
+
+
+def _gain(metric: str, own: str, other: str) -> str:
+    sign = -1 if metric == "mae" else 1
+    return f"{sign * (Decimal(own) - Decimal(other)):+}"
 
 
 def _best(metric: str, values: list[tuple[str, str]]) -> tuple[str, str]:
@@ -173,29 +162,7 @@ def _best(metric: str, values: list[tuple[str, str]]) -> tuple[str, str]:
     return chosen(values, key=lambda item: float(item[0]))
 
 
-def two_best(first: list[Row], second: list[Row]) -> Finding | None:
-    """The two papers' own rows on one data set; both are called the state of the art."""
-    a, b = (next(row for row in group if row.own) for group in (first, second))
-    wins = {row.paper: [] for row in (a, b)}
-    for key in a.cells:
-        if key in b.cells and a.cells[key] != b.cells[key]:
-            winner = a if better(key[0], a.cells[key], b.cells[key]) else b
-            wins[winner.paper].append(column(*key))
-    shared = [key for key in a.cells if key in b.cells]
-    return Finding(
-        id=f"both-reference-two-best-{a.dataset}{_pair(a, b)}",
-        kind="reference",
-        paper="both",
-        where="; ".join(f"{TITLES[row.paper]} {row.where}" for row in (a, b)),
-        quote="; ".join(f"{TITLES[row.paper]}: {row.quote(*shared)}" for row in (a, b)),
-        computed="; ".join(f"{TITLES[paper]} better in {', '.join(names) or 'none'}" for paper, names in wins.items()),
-        verdict="cannot both be the best",
-        severity="note",
-        explanation="Both papers call their row the state of the art on this test set; neither mentions the other.",
-    )
-
-
-def mixed_sources(found: list[Row]) -> Finding | None:
+def mixed_sources(printed: list[Row]) -> Finding | None:
     """Methods whose row is that of the other paper on one data set and another one on the next.
 
     Of the first two papers, whose captions were read for the explanation.
@@ -203,7 +170,7 @@ def mixed_sources(found: list[Row]) -> Finding | None:
     verdicts: dict[str, dict[str, bool | None]] = {}
     names = {}
     for first, second in product(
-        *([row for row in found if row.paper == paper and not row.own] for paper in PAPERS[:2])
+        *([row for row in printed if row.paper == paper and not row.own] for paper in PAPERS[:2])
     ):
         if first.dataset == second.dataset and method(first) == method(second):
             shared = [key for key in first.cells if key in second.cells]
@@ -215,17 +182,14 @@ def mixed_sources(found: list[Row]) -> Finding | None:
     if not mixed:
         return None
     shown = [f"{name} ({', '.join(f'{NAMES[d]} {k}' for d, k in names[name].items())})" for name in mixed]
-    return Finding(
-        id="both-reference-mixed-sources",
-        kind="reference",
-        paper="both",
-        where="AMSGFN Tables 2 to 4; DSRF Tables 1 and 2",
-        quote="; ".join(shown),
-        computed=f"cells that both papers print alike for these {len(mixed)} methods: nearly all on one data set, few "
-        "or none on another",
-        verdict="sources are mixed and not stated",
-        severity="low",
-        explanation="AMSGFN marks no source for any baseline row. On one data set its numbers are those DSRF "
-        "attributes to Mao et al. (2022) or to re-runs, on another they are not: one method's row changes origin "
-        "between tables.",
+    return found(
+        "mixed-sources",
+        "amsgfn-literature-mixed-sources",
+        "Tables 2 to 4",
+        "; ".join(shown),
+        f"cells that both papers print alike for these {len(mixed)} methods: nearly all on one data set, few or none "
+        "on another",
+        "a method's row changes its source between tables",
+        "Count, per data set, the cells of a method's row that both papers print alike.",
+        "cells",
     )

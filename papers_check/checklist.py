@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from papers_check import PAPERS
-from papers_check.finding import Finding
+from papers_check.finding import Finding, found
 
 FOLDER = Path(__file__).parent / "checklist"
 COLUMNS = ["item", "group", "paper", "status", "where", "quote", "note"]
@@ -37,7 +37,7 @@ def checked() -> int:
 
 
 def findings() -> list[Finding]:
-    """Per paper: one finding on the items that decide whether numbers can be compared, one on all that is absent."""
+    """Per paper: the items that decide whether numbers can be compared, and all that is absent."""
     return [finding for paper in PAPERS for finding in (_decisive(paper), _overview(paper)) if finding]
 
 
@@ -46,19 +46,15 @@ def _decisive(paper: str) -> Finding | None:
     absent = items[(items["status"] == "absent") & items["item"].isin(DECISIVE)]["item"].tolist()
     if not absent:
         return None
-    return Finding(
-        id=f"{paper}-missing-runs-and-selection",
-        kind="missing",
-        paper=paper,
-        where="whole paper",
-        quote="(no sentence)",
-        computed=f"absent: {', '.join(absent)}",
-        verdict="not stated",
-        severity="medium",
-        explanation=(
-            f"The paper does not give {', '.join(absent)}; whether a printed number is one run, a mean or the best of"
-            " several, chosen on which split, decides how large a difference means anything."
-        ),
+    return found(
+        "checklist",
+        f"{paper}-missing-runs-and-selection",
+        "whole paper",
+        "(no sentence)",
+        f"absent: {', '.join(absent)}",
+        "not stated",
+        "Look for these items in the paper.",
+        "nothing",
     )
 
 
@@ -69,16 +65,15 @@ def _overview(paper: str) -> Finding | None:
     if not by_status["absent"]:
         return None
     counts = ", ".join(f"{len(names)} {status}" for status, names in by_status.items())
-    return Finding(
-        id=f"{paper}-missing-checklist",
-        kind="missing",
-        paper=paper,
-        where="whole paper",
-        quote="(no sentence)",
-        computed=f"{counts}; absent: {', '.join(by_status['absent'])}",
-        verdict="incomplete for a repetition",
-        severity="low",
-        explanation=f"Of {len(items)} items that a repetition needs, {counts}; the list is in checklist/{paper}.csv.",
+    return found(
+        "checklist",
+        f"{paper}-missing-checklist",
+        "whole paper",
+        "(no sentence)",
+        f"of {len(items)} items that a repetition needs, {counts}; absent: {', '.join(by_status['absent'])}",
+        "incomplete for a repetition",
+        f"The list, with quotes, is in checklist/{paper}.csv.",
+        "nothing",
     )
 
 

@@ -4,8 +4,9 @@
 `expression` over the printed cells (`papers_check.expressions`), the `printed` number or `true`, and the `tolerance`,
 the largest difference that rounding of the printed cells can explain. `reads_as` is another expression that does give
 the printed number. Where no cell bears on a sentence the expression is empty and `reason` says why; such a row is a
-finding only if it has a severity. `claims/names.csv` holds names, citations and abbreviations that do not resolve or
-collide, and words left over from elsewhere: read by hand, not computed.
+finding only if it names a `fact`. Rows with one fact are one finding, whose verdict and reason stand in the first of
+them. `claims/names.csv` holds names, citations and abbreviations that do not resolve or collide, and words left over
+from elsewhere: read by hand, not computed.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import pandas as pd
 
 from papers_check import PAPERS, load_reported
 from papers_check.expressions import evaluate
-from papers_check.finding import Finding
+from papers_check.finding import Finding, found
+from papers_check.papers import TITLES
 
 FOLDER = Path(__file__).parent / "claims"
 COLUMNS = ["id", "paper", "where", "quote", "kind", "expression", "printed", "tolerance"]
-COLUMNS += ["reads_as", "severity", "verdict", "reason"]
+COLUMNS += ["reads_as", "fact", "verdict", "reason"]
 KINDS = ("gain", "drop", "total", "restated", "best", "all", "order", "significance", "existence", "other")
 RECOMPUTES, WITHIN, FAILS, NOT_EXPRESSIBLE = "recomputes", "within rounding", "does not recompute", "not expressible"
 
@@ -47,31 +49,31 @@ def load_claims(paper: str) -> pd.DataFrame:
     return claims
 
 
-def load_names() -> list[Finding]:
+def load_names(path: Path = FOLDER / "names.csv") -> list[Finding]:
     """The findings about names, citations and left-over words, as written in `claims/names.csv`."""
-    return [
-        Finding(**row) for row in pd.read_csv(FOLDER / "names.csv", dtype=str, keep_default_na=False).to_dict("records")
-    ]
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    return [found("read-by-hand", **row) for row in rows]
 
 
 def check(claim: dict[str, str], reported: pd.DataFrame) -> Checked:
     """Recompute one claim from the printed cells of its paper."""
     if not claim["expression"]:
         return Checked(claim, NOT_EXPRESSIBLE, claim["reason"])
-    found = evaluate(claim["expression"], reported)
-    notes = "; ".join(dict.fromkeys(found.notes))
-    if isinstance(found.value, bool):
-        return Checked(claim, RECOMPUTES if found.value == (claim["printed"] == "true") else FAILS, notes)
+    result = evaluate(claim["expression"], reported)
+    notes = "; ".join(dict.fromkeys(result.notes))
+    if isinstance(result.value, bool):
+        return Checked(claim, RECOMPUTES if result.value == (claim["printed"] == "true") else FAILS, notes)
     if claim["printed"] in ("true", "false"):
-        raise ValueError(f"claim {claim['id']!r}: the expression gives {found.value}, expected a truth")
-    off = abs(found.value - _decimal(claim["printed"]))
+        raise ValueError(f"claim {claim['id']!r}: the expression gives {result.value}, expected a truth")
+    off = abs(result.value - _decimal(claim["printed"]))
     status = RECOMPUTES if off == 0 else WITHIN if off <= Decimal(claim["tolerance"]) else FAILS
-    computed = f"{format(found.value, 'f')} from the cells, printed {claim['printed']}"
-    computed += f" ({notes})" if notes else ""
+    value = format(result.value, "f")
+    shown = value if result.shown == value else f"{result.shown} = {value}"
+    computed = f"{shown}; printed {claim['printed']}" + (f" ({notes})" if notes else "")
     if status == FAILS and claim["reads_as"]:
         other = evaluate(claim["reads_as"], reported)
         if other.value == _decimal(claim["printed"]):
-            computed += f"; {claim['printed']} is {claim['reads_as']}"
+            computed += f"; {other.shown} = {claim['printed']}"
     return Checked(claim, status, computed)
 
 
@@ -96,28 +98,39 @@ def checked() -> int:
 def findings() -> list[Finding]:
     """What does not recompute, is not best or not all, is said without evidence, or does not resolve."""
     results = [result for paper in PAPERS for result in check_all(paper)]
-    return [_finding(result) for result in results if _is_finding(result)] + load_names()
+    facts: dict[str, list[Checked]] = {}
+    for result in results:
+        if _is_finding(result):
+            facts.setdefault(_fact(result.claim), []).append(result)
+    return [_finding(fact, parts) for fact, parts in facts.items()] + load_names()
 
 
 def _is_finding(result: Checked) -> bool:
     # Within rounding is for the count only: the cells are rounded, so the paper may well be right.
-    return result.status == FAILS or (result.status == NOT_EXPRESSIBLE and result.claim["severity"] != "")
+    return result.status == FAILS or (result.status == NOT_EXPRESSIBLE and result.claim["fact"] != "")
 
 
-def _finding(result: Checked) -> Finding:
-    claim = result.claim
+def _fact(claim: dict[str, str]) -> str:
     kind = "missing" if claim["kind"] in ("existence", "significance") else "claim"
-    plain = "is not true of the printed cells" if claim["printed"] == "true" else result.status
-    return Finding(
-        id=f"{claim['paper']}-{kind}-{claim['id'].removeprefix(claim['paper'] + '-')}",
-        kind=kind,
-        paper=claim["paper"],
-        where=claim["where"],
-        quote=claim["quote"],
-        computed="no printed cell bears on it" if result.status == NOT_EXPRESSIBLE else result.computed,
-        verdict=claim["verdict"] or plain,
-        severity=claim["severity"],
-        explanation=claim["reason"] or f"Recomputed from the cells of the tables: {result.computed}.",
+    return claim["fact"] or f"{claim['paper']}-{kind}-{claim['id'].removeprefix(claim['paper'] + '-')}"
+
+
+def _finding(fact: str, parts: list[Checked]) -> Finding:
+    # Rows of one fact: the one with a verdict speaks for all.
+    main = next((part for part in parts if part.claim["verdict"]), parts[0])
+    both = len({part.claim["paper"] for part in parts}) > 1
+    places = [(f"{TITLES[part.claim['paper']]}, " if both else "") + part.claim["where"] for part in parts]
+    computed = ["no printed cell bears on it" if part.status == NOT_EXPRESSIBLE else part.computed for part in parts]
+    untrue = "is not true of the printed cells" if main.claim["printed"] == "true" else main.status
+    return found(
+        "claim",
+        fact,
+        "; ".join(dict.fromkeys(places)),
+        "\n".join(dict.fromkeys(part.claim["quote"] for part in parts)),
+        computed[parts.index(main)] if len(set(computed)) < 3 else f"{len(parts)} places, a line each",
+        main.claim["verdict"] or untrue,
+        main.claim["reason"] or f"Recomputed from the cells of the tables: {main.computed}.",
+        instances=[f"{a}: {b}" for a, b in zip(places, computed, strict=True)] if len(set(computed)) > 1 else (),
     )
 
 
@@ -133,7 +146,7 @@ def _problem(claim: dict[str, str], paper: str) -> str:
         return f"kind {claim['kind']!r} is none of {', '.join(KINDS)}"
     if not claim["expression"]:
         return "" if claim["reason"] else "an empty expression needs a reason"
-    if not claim["printed"] or not claim["severity"]:
-        return "an expression needs the printed value and the severity if it fails"
+    if not claim["printed"]:
+        return "an expression needs the printed value"
     number = claim["printed"] not in ("true", "false")
     return "a printed number needs a tolerance, a truth has none" if number != bool(claim["tolerance"]) else ""

@@ -10,14 +10,14 @@ import numpy as np
 from papers_check import label_counts as labels
 from papers_check.equations_amsgfn import EQUATIONS as AMSGFN
 from papers_check.equations_amsgfn import normalised, softmax
-from papers_check.finding import Finding
+from papers_check.finding import Finding, found
 
 D = 32  # width of the toy vectors
 FACTORS = ("e", "c", "a", "n")  # emotion, context, ambiguity, noise
 
 
 def findings() -> list[Finding]:
-    """The equations of both papers that are degenerate or in conflict as printed."""
+    """The equations of both papers that are in conflict with their text, or cannot be computed as printed."""
     return [found for equation in AMSGFN + DSRF if (found := equation()) is not None]
 
 
@@ -55,14 +55,14 @@ def routing() -> Finding | None:
     return _dsrf(
         "arithmetic-eq8-equal-capsules",
         "Eqs. 8 to 10",
-        "v_i = W_i^caps r_i^m ... routed into K output capsules via an iterative process; b_ik = 0",
+        "v_i = W_i^{caps} r_i^m\nwe initialize coupling logits $b_{ik} = 0$ for all factor-capsule pairs",
         f"K = {K}, 3 iterations: capsules differ by {spread:.0f}, couplings are 1/K = {1 / K} throughout, and one "
         f"iteration gives the same capsules ({np.abs(first - u).max():.0f} apart); with votes v_ik they differ by "
         f"{np.abs(with_k - with_k[0]).max():.1f}",
-        "degenerate as printed",
-        "high",
+        "as printed, every coupling stays at 1/K",
         "Starting from b_ik = 0, s_k = (1/K) sum of v_i is the same for every k, so the update adds the same number to "
-        "every logit and the softmax stays 1/K: nothing is routed, whatever the number of iterations.",
+        "every logit and the softmax stays 1/K, whatever the number of iterations. With one matrix per factor and "
+        "capsule the capsules differ.",
     )
 
 
@@ -85,12 +85,12 @@ def unused_reconstruction() -> Finding | None:
         "conflict-eq11-unused-reconstruction",
         "Eqs. 11 to 16, section 3.2 (iii)",
         "the reconstructed modality features are fused via the Uncertainty-aware Semantic Fusion Strategy",
-        f"two routing matrices: reconstructions differ by up to {np.abs(h_a - h_b).max():.1f}, predictions by "
-        f"{np.abs(y_a - y_b).max():.0f}",
-        "text and equations conflict",
-        "high",
+        f"the same factors with two routing matrices: reconstructions differ by up to {np.abs(h_a - h_b).max():.1f}, "
+        f"predictions by {np.abs(y_a - y_b).max():.0f}",
+        "at inference nothing reads the reconstruction",
         "Eqs. 13 and 14 build the fused vector from the factors r, and Eq. 16 from those; the reconstruction h of Eq. "
-        "11 occurs only in the loss of Eq. 12. As printed, routing cannot change a prediction.",
+        "11 occurs only in the loss of Eq. 12. In training that loss reaches the factors; at inference nothing reads "
+        "what the routing makes.",
     )
 
 
@@ -105,10 +105,9 @@ def calibration() -> Finding | None:
     return _dsrf(
         "arithmetic-eq15-calibration-cancels",
         "Eq. 15 with alpha^m = softmax(-u^m) and Eq. 13",
-        "u~^m = u^m + lambda sum over n != m of sim(r_a^m, r_a^n)",
+        "we refine each modality’s uncertainty vector using a cross-modal calibration term",
         "weights alpha for lambda = 0.1, 1, 10 are those for lambda = 0 to 12 digits",
-        "degenerate as printed",
-        "medium",
+        "the calibration leaves the weights as they were",
         "The added term has no factor index: the same number joins all four entries, and a softmax does not change "
         "when a constant is added. The calibration leaves the weights of Eq. 13 as they were; only the gate of Eq. 14 "
         "could see it.",
@@ -145,7 +144,6 @@ def noise_contrast() -> Finding | None:
         f"sentence asks; {printed[1]:.1f} for one vector per sample, shared by the modalities; {printed[2]:.1f} for "
         "random vectors",
         "text and equation conflict",
-        "medium",
         "In both sums the numerator pairs modality m with another modality of the same sample i, so the loss pulls the "
         "modalities of a sample together; the sentence asks for agreement over samples within a modality. The two sums "
         "also have the same form. The denominator contains the anchor itself (j = i, b = m).",
@@ -166,8 +164,7 @@ def noise_constant() -> Finding | None:
         "The factor z_n is intended to absorb modality-specific noise or irrelevant details",
         f"loss in the sentence's sense: {by_text:.2f} for one constant per modality, {noisy[0]:.2f}, {noisy[1]:.2f}, "
         f"{noisy[2]:.2f} with more and more sample-specific content",
-        "degenerate as described",
-        "medium",
+        "smallest for a constant",
         "A loss that asks for the same noise vector on all samples of a modality is smallest when the vector does not "
         "depend on the sample; such a factor has absorbed no noise of any sample.",
     )
@@ -192,7 +189,6 @@ def entropy_sign(sign: int = 1) -> Finding | None:
         f"50 gradient steps on + H(p): entropy falls from {start:.2f} to {end:.2f}, the largest probability rises from "
         f"{softmax(np.array([1.0, 0.5, 0.0])).max():.2f} to {softmax(logits).max():.2f}",
         "sign conflicts with the text",
-        "medium",
         "The entropy stands in the loss with a plus sign, and losses are minimised: the term makes predictions more "
         "confident, where the text wants to avoid over-confidence.",
     )
@@ -209,12 +205,10 @@ def softmax_and_mae() -> Finding | None:
     return _dsrf(
         "missing-eq16-softmax-mae",
         "Eq. 16, section 3.6; Tables 1 and 2",
-        "y^ = Softmax(W r^) ... L_task is the standard cross-entropy loss",
+        "is the standard cross-entropy loss\nMean Absolute Error (MAE), Pearson Correlation",
         f"with one output the softmax is {single.min():.0f} for every input; with seven classes a faultless "
-        f"classifier has MAE {perfect:.3f} on CMU-MOSI, and no rule is given that turns classes into the printed MAE "
-        "and Corr",
-        "not stated",
-        "medium",
+        f"classifier has MAE {perfect:.3f} on CMU-MOSI",
+        "how classes become a number is not said",
         "MAE and Corr need a real number per clip, softmax with cross-entropy gives class probabilities. The number of "
         "classes, and whether the score is the likeliest class or an expected value, is not said.",
     )
@@ -234,12 +228,11 @@ def ambiguity_entropy() -> Finding | None:
     return _dsrf(
         "arithmetic-eq5-ambiguity-entropy",
         "Eq. 5 and the definition of u_a^m",
-        "we regularize z_a with an entropy maximization term; u_a^m is defined as the entropy of predictions from "
-        "r_a^m",
+        "we regularize z_a with an entropy maximization term\n"
+        "u_a^m is defined as the entropy of predictions from r_a^m",
         f"u_a of 20 samples: {before.min():.2f} to {before.max():.2f} at first, {after.min():.2f} to "
         f"{after.max():.2f} after maximising (ln {C} = {np.log(C):.2f})",
-        "degenerate in one reading",
-        "low",
+        "one value for every clip, in one reading",
         "p(z_a) in Eq. 5 is not defined. If it is the prediction from z_a, its maximum makes the uncertainty u_a the "
         "same for every clip, and the ambiguity factor measures nothing.",
     )
@@ -259,10 +252,10 @@ def two_fusions() -> Finding | None:
     return _dsrf(
         "conflict-eq13-two-fusions",
         "Eqs. 13 and 14",
-        "r^m = sum of alpha_i^m r_i^m; r^m = r_e^m + g^m (r_c^m + r_a^m)",
+        "The semantic-aware fused representation of modality m is obtained by reweighting the subspaces\n"
+        "Additionally, to enhance stability and interpretability, we introduce a gated residual fusion mechanism",
         f"lengths {np.linalg.norm(thirteen):.1f} and {np.linalg.norm(fourteen):.1f}, cosine {cosine:.2f}",
         "one symbol, two values",
-        "medium",
         "The fused vector of a modality is defined twice under one symbol, once with the noise factor and once "
         "without; which of them Eq. 16 reads is not said.",
     )
@@ -283,7 +276,6 @@ def independence() -> Finding | None:
         "we impose an orthogonality constraint by minimizing the mutual information between z_c and z_e",
         "z_c a quarter turn of z_e, 500 samples: every cosine is 0 to 12 digits, and z_e is recovered exactly from z_c",
         "orthogonality is not independence",
-        "low",
         "Two vectors can be orthogonal on every sample and still determine each other, so orthogonality does not make "
         "the mutual information small; Eq. 3 names no estimator and does not occur in Eq. 7.",
     )
@@ -300,10 +292,9 @@ def ambiguity_margin() -> Finding | None:
     return _dsrf(
         "arithmetic-eq4-ambiguity-margin",
         "Eq. 4",
-        "L_amb = max(0, gamma - d(z_a, z_e))",
+        "To explicitly separate ambiguity from dominant sentiment, we adopt a margin-based contrastive objective",
         f"z_a = -z_e, cosine distance, margin 1: largest loss {hinge:.0f} on 200 samples",
         "met by a copy",
-        "low",
         "Distance from z_e does not separate content: the mirrored emotion vector is as far as can be and carries the "
         "same information. Metric and margin are not given, and gamma is used again in Eqs. 7 and 17.",
     )
@@ -320,31 +311,37 @@ def noise_norm() -> Finding | None:
     return _dsrf(
         "arithmetic-noise-norm",
         "section 3.6, definition of u_n^m",
-        "u_n^m is the norm of r_n^m, serving as a proxy for noise intensity; alpha^m = softmax(-u^m)",
+        "u_n^m is the norm of r_n^m , serving as a proxy for noise intensity",
         f"d = {d}: norm {norms[0]:.1f} gives the noise factor weight {weights[0]:.0e}, norm {norms[1]:.1f} weight "
         f"{weights[1]:.2f}, norm 0 weight {weights[2]:.2f}",
         "scales are not comparable",
-        "low",
         "A norm grows with the square root of the width while the other three entries stay below about 2, so the noise "
         "weight is either nearly 0 or, for a vanishing noise vector, among the largest.",
     )
 
 
-def squash_at_zero() -> Finding | None:
-    """Eq. 9 divides zero by zero for an empty capsule, which ReLU encoders can produce."""
-    with np.errstate(invalid="ignore"):
-        u = squash(np.zeros(D))
-    if np.isfinite(u).all():
+def sensitivity() -> Finding | None:
+    """u_e: a prediction from r_e does not change when r_a is perturbed; one from the fused vector does."""
+    rng = np.random.default_rng(11)
+    r_e, r_a, other = rng.normal(size=(3, D))
+    W = rng.normal(size=(D, 7)) / np.sqrt(D)
+
+    def divergence(before: np.ndarray, after: np.ndarray) -> float:
+        p, q = softmax(before @ W), softmax(after @ W)
+        return float((p * np.log(p / q)).sum())
+
+    alone, fused = divergence(r_e, r_e), divergence(r_e + 0.5 * r_a, r_e + 0.5 * other)
+    if alone > 0 or fused == 0:
         return None
     return _dsrf(
-        "arithmetic-eq9-squash-zero",
-        "Eq. 9",
-        "u_k = |s_k|^2 / (1 + |s_k|^2) * s_k / |s_k|",
-        f"s_k = 0 gives {u[0]:.0f}",
-        "undefined at zero",
-        "note",
-        "s / |s| is 0 / 0 at zero, and encoders ending in ReLU can give zero; every implementation adds a small "
-        "constant.",
+        "arithmetic-sensitivity",
+        "section 3.6, definition of u_e^m",
+        "computed via the KL divergence between predictions before and after perturbing r_a^m",
+        f"divergence of predictions from r_e^m when r_a^m is exchanged: {alone:.0f}; of predictions from a vector that "
+        f"holds both: {fused:.2f}",
+        "zero in one reading",
+        "r_e and r_a are two outputs of two encoders, so a prediction from r_e does not see r_a; which prediction is "
+        "meant is not said.",
     )
 
 
@@ -352,9 +349,8 @@ def entropy(p: np.ndarray) -> np.ndarray:
     return -(p * np.log(p)).sum(-1)
 
 
-def _dsrf(name: str, where: str, quote: str, computed: str, verdict: str, severity: str, explanation: str) -> Finding:
-    kind = name.split("-")[0]
-    return Finding(f"dsrf-{name}", kind, "dsrf", where, quote, computed, verdict, severity, explanation)
+def _dsrf(name: str, where: str, quote: str, computed: str, verdict: str, explanation: str) -> Finding:
+    return found("equation", f"dsrf-{name}", where, quote, computed, verdict, explanation)
 
 
 DSRF = (
@@ -370,5 +366,5 @@ DSRF = (
     independence,
     ambiguity_margin,
     noise_norm,
-    squash_at_zero,
+    sensitivity,
 )

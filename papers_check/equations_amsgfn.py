@@ -3,7 +3,7 @@
 import numpy as np
 
 from papers_check import label_counts as labels
-from papers_check.finding import Finding
+from papers_check.finding import Finding, found
 
 D = 32  # width of the toy vectors
 
@@ -31,25 +31,21 @@ def contrast(z_m: np.ndarray, z_n: np.ndarray, tau: float = 0.1) -> float:
 
 
 def selection() -> Finding | None:
-    """Eq. 4: "arg" without a maximum; and read as argmax it passes no gradient."""
+    """Eq. 4: read as argmax it passes no gradient."""
     rng = np.random.default_rng(0)
     scores = softmax(rng.normal(size=(1000, 3)))
-    literal = np.angle(scores)  # the argument of a positive number
     moved = softmax(np.log(scores) + 1e-6 * rng.normal(size=scores.shape))
     changed = int((scores.argmax(1) != moved.argmax(1)).sum())
-    if literal.any() or changed:
+    if changed:
         return None
     return _amsgfn(
         "arithmetic-eq4-no-gradient",
         "Eq. 4",
-        "p = arg(s_k)",
-        f"arg of a positive number is {literal.max():.0f} for all 1,000 samples; read as argmax, {changed} of 1,000 "
-        "choices change when the scores move by 0.0001 %, so the derivative is 0",
-        "degenerate as printed",
-        "medium",
-        "The maximum is missing from the equation. With it, the choice is piecewise constant, so the loss cannot tell "
-        "the scorer to choose another modality: it learns only through the weights of Eq. 5, and no estimator is "
-        "named.",
+        "the model dynamically determines the dominant mode of the current sample based on the maximum contribution",
+        f"read as argmax: {changed} of 1,000 choices change when the scores move by 0.0001 %, so the derivative is 0",
+        "a hard choice, no estimator named",
+        "The equation prints arg without the maximum. With it, the choice is piecewise constant, so the scorer "
+        "learns through the weights of Eq. 5 only, unless an estimator is used; none is named.",
     )
 
 
@@ -65,14 +61,13 @@ def weighting() -> Finding | None:
     return _amsgfn(
         "arithmetic-eq5-weights-shrink",
         "Eq. 5",
-        "To further enhance the role of the dominant mode ... X~_m = s_m X_m",
+        "To further enhance the role of the dominant mode",
         f"mean weight {s.mean():.4f}, largest of 3,000 {s.max():.2f}, never above 1; at s = 1/3 query and key each "
         f"shrink threefold, and the largest attention weight over {L} steps falls from {plain.max(1).mean():.2f} to "
         f"{shrunk.max(1).mean():.2f} (even: {1 / L:.2f})",
-        "shrinks every modality",
-        "low",
+        "no weight is above 1",
         "The three weights sum to 1, so undecided scores divide all features by 3 and their products in attention by "
-        "9, which flattens it; no modality is ever enhanced, the dominant one only shrinks least.",
+        "9, which flattens it; in relation to the others the dominant one is enhanced.",
     )
 
 
@@ -90,8 +85,7 @@ def alignment() -> Finding | None:
         "for features without information L_align = 6 ln N: "
         f"{', '.join(f'{v:.1f} (N = {n})' for n, v in same.items())}; L_reg of a constant on CMU-MOSI is "
         f"{variance:.1f}",
-        "not stated",
-        "medium",
+        "not computable as printed",
         "Eq. 2 holds no pair weights, six terms are added, and each starts near ln N, so what alpha means depends on "
         "the batch size. Neither alpha, beta, temperature nor batch size is given.",
     )
@@ -117,7 +111,6 @@ def cited_loss() -> Finding | None:
         f"on the same {n} pairs: {printed:.3f} as printed ({n} candidates), {full:.3f} for NT-Xent ({2 * n - 1} "
         "candidates)",
         "the equation is another loss",
-        "low",
         "NT-Xent of the cited work compares each view with all 2N - 1 other views of the batch, its own side included; "
         "Eq. 1 compares with the N vectors of the other modality only.",
     )
@@ -134,11 +127,10 @@ def one_output() -> Finding | None:
     return _amsgfn(
         "missing-eq16-readout",
         "Eqs. 15 and 16",
-        "X_pred = CMA(Q_p, X_p^[N], X_p^[N]); y = MLP(X_pred)",
+        "is input into the multi-layer perceptron to obtain the final prediction result",
         f"for L = {L} steps y has {y.shape[0]} values, the label one; on one random input: "
         + ", ".join(f"{name} {value:.2f}" for name, value in readings.items()),
-        "not stated",
-        "medium",
+        "not computable as printed",
         "The query is a sequence, so attention returns a sequence and the MLP one number per step. How they become one "
         "prediction (mean, first step, pooling before) is not said, and changes the result.",
     )
@@ -159,11 +151,10 @@ def correlation_loss() -> Finding | None:
     return _amsgfn(
         "missing-eq18-nce",
         "Eq. 18",
-        "L_NCE(.) represents the contrastive loss function based on noise contrast estimation",
+        "represents the contrastive loss function based on noise contrast estimation",
         f"on the same features: {info:.2f} (InfoNCE of mean-pooled vectors), {steps:.2f} (InfoNCE per step), "
         f"{binary:.2f} (binary noise-contrastive estimation)",
-        "not stated",
-        "medium",
+        "not computable as printed",
         "Score function, pooling of the two sequences, projection, negatives, temperature and direction are all open, "
         "so L_cor and its weight beta cannot be computed from the paper.",
     )
@@ -195,19 +186,17 @@ def time_order() -> Finding | None:
     return _amsgfn(
         "arithmetic-order-blind",
         "Eqs. 5 to 16; section 2.5.1",
-        "SA(.) represents the self-attention operation, which is used to capture the temporal dependencies",
+        "represents the self-attention operation, which is used to capture the temporal dependencies",
         f"shuffling the steps of all three modalities leaves the (mean) prediction equal to 9 digits; noise of "
         f"0.1 changes it by {abs(before - other):.2f}",
         "order-blind as printed",
-        "medium",
         "No position enters any equation, and attention treats its input as a set: for audio and vision the order of "
         "the frames cannot matter. (BERT's text vectors carry their own positions.)",
     )
 
 
-def _amsgfn(name: str, where: str, quote: str, computed: str, verdict: str, severity: str, explanation: str) -> Finding:
-    kind = name.split("-")[0]
-    return Finding(f"amsgfn-{name}", kind, "amsgfn", where, quote, computed, verdict, severity, explanation)
+def _amsgfn(name: str, where: str, quote: str, computed: str, verdict: str, explanation: str) -> Finding:
+    return found("equation", f"amsgfn-{name}", where, quote, computed, verdict, explanation)
 
 
 EQUATIONS = (

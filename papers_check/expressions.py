@@ -19,6 +19,9 @@ from decimal import Decimal, InvalidOperation
 
 import pandas as pd
 
+from papers_check.papers import NAMES
+from papers_check.rows import METRICS, column
+
 LOWER_IS_BETTER = ("mae",)
 OTHERS = "others"  # in place of a row: every other row of that table and data set
 ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -30,7 +33,9 @@ COMPARE = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-SIGNS = {ast.Gt: ">", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
+SIGNS = {ast.Gt: "above", ast.Lt: "below", ast.GtE: "at least", ast.LtE: "at most", ast.Eq: "equal to"}
+SIGNS |= {ast.NotEq: "other than"}
+SYMBOLS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 class ExpressionError(ValueError):
@@ -39,10 +44,14 @@ class ExpressionError(ValueError):
 
 @dataclass
 class Evaluation:
-    """What an expression came to, and what to tell a reader: `notes` names comparisons made and rows that fail."""
+    """What an expression came to, and what to tell a reader: `notes` names comparisons made and rows that fail.
+
+    `shown` is a number as plain arithmetic over the cells, "80.54 - 78.62"; of a truth it is empty.
+    """
 
     value: Decimal | bool
     notes: list[str] = field(default_factory=list)
+    shown: str = ""
 
 
 class Cells:
@@ -117,7 +126,8 @@ def evaluate(expression: str, reported: pd.DataFrame) -> Evaluation:
         raise ExpressionError("the expression is nested too deeply") from None
     if not isinstance(value, Decimal | bool):
         raise ExpressionError(f"{expression!r} gives {value!r}: expected a number or a truth")
-    return Evaluation(value, walker.notes)
+    notes = list(walker.notes)
+    return Evaluation(value, notes, walker.arithmetic_text(tree.body) if isinstance(value, Decimal) else "")
 
 
 class _Walker:
@@ -132,7 +142,7 @@ class _Walker:
             "beats": self.beats,
             "higher": lambda t, d, row, metric, than: self.ordered(t, d, row, metric, than, operator.gt, "above"),
             "lower": lambda t, d, row, metric, than: self.ordered(t, d, row, metric, than, operator.lt, "below"),
-            "has_table": lambda t, d: self.present((t, d) in cells.rows, f"table {t} has {{}}{d}"),
+            "has_table": lambda t, d: self.present((t, d) in cells.rows, f"Table {t} is {{}}on {_set(d)}", "not "),
             "has_row": self.has_row,
             "has_column": self.has_column,
             "count_rows": lambda t, d: Decimal(len(cells.rows[cells.place(t, d)])),
@@ -193,6 +203,15 @@ class _Walker:
             raise ExpressionError(f"{self.source!r} divides by zero")
         return ARITHMETIC[kind](left, right)
 
+    def arithmetic_text(self, node: ast.expr) -> str:
+        """A number as it would be written down: every cell as its value."""
+        if isinstance(node, ast.BinOp):
+            left, right = self.arithmetic_text(node.left), self.arithmetic_text(node.right)
+            if isinstance(node.right, ast.BinOp):
+                right = f"({right})"
+            return f"{left} {SYMBOLS[type(node.op)]} {right}"
+        return _text(self.decimal(node))
+
     def compare(self, left: ast.expr, ops: list[ast.cmpop], rights: list[ast.expr]) -> bool:
         values = [self.decimal(node) for node in (left, *rights)]
         results = []
@@ -200,8 +219,8 @@ class _Walker:
             if type(op) not in COMPARE:
                 raise ExpressionError(f"{self.source!r} uses {type(op).__name__}, which the language does not have")
             results.append(COMPARE[type(op)](first, second))
-            truth = "holds" if results[-1] else "does not hold"
-            self.notes.append(f"{_text(first)} {SIGNS[type(op)]} {_text(second)} {truth}")
+            truth = "is" if results[-1] else "is not"
+            self.notes.append(f"{_text(first)} {truth} {SIGNS[type(op)]} {_text(second)}")
         return all(results)
 
     def call(self, name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> object:
@@ -227,7 +246,7 @@ class _Walker:
             raise ExpressionError(f"table {table} {dataset} prints no {metric} in these rows")
         choose = min if metric in LOWER_IS_BETTER else max
         row = choose(column, key=column.get)
-        self.notes.append(f"best {metric} is {_text(column[row])} ({row})")
+        self.notes.append(f"best {_column(metric)} is {_text(column[row])} ({row})")
         return column[row]
 
     def printed(self, table: str, dataset: str, metric: str, skip: object = ()) -> Decimal:
@@ -250,7 +269,7 @@ class _Walker:
                 for other, his in theirs.items():
                     compared += 1
                     if not is_better(metric, mine, his):
-                        failed.append(f"{metric}: {row} {_text(mine)}, {other} {_text(his)}")
+                        failed.append(f"{_column(metric)}: {row} {_text(mine)}, {other} {_text(his)}")
         if not compared:
             raise ExpressionError(f"{self.source!r} compares nothing: both rows print no common column")
         self.notes.append(f"{compared - len(failed)} of {compared} comparisons hold")
@@ -263,21 +282,20 @@ class _Walker:
         for other in _names(than):
             his = self.cells.cell(table, dataset, other, metric)
             results.append(relation(mine, his))
-            self.notes.append(
-                f"{metric}: {row} {_text(mine)} {'is' if results[-1] else 'is not'} {word} {other} {_text(his)}"
-            )
+            truth = "is" if results[-1] else "is not"
+            self.notes.append(f"{_column(metric)}: {row} {_text(mine)} {truth} {word} {other} {_text(his)}")
         return all(results)
 
     def has_row(self, table: str, dataset: str, row: str) -> bool:
         present = row in self.cells.rows[self.cells.place(table, dataset)]
-        return self.present(present, f"table {table} {dataset} has {{}}row {row}")
+        return self.present(present, f"Table {table} ({_set(dataset)}) has {{}}row {row}")
 
     def has_column(self, table: str, dataset: str, metric: str) -> bool:
         present = metric in self.cells.metrics[self.cells.place(table, dataset)]
-        return self.present(present, f"table {table} {dataset} has {{}}column {metric}")
+        return self.present(present, f"Table {table} ({_set(dataset)}) has {{}}column {_column(metric)}")
 
-    def present(self, found: bool, words: str) -> bool:
-        self.notes.append(words.format("" if found else "no "))
+    def present(self, found: bool, words: str, denial: str = "no ") -> bool:
+        self.notes.append(words.format("" if found else denial))
         return found
 
 
@@ -296,3 +314,13 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _text(value: Decimal) -> str:
     return format(value, "f")
+
+
+def _column(name: str) -> str:
+    """A column for people: acc2_has0 is "Acc-2 (left)"; what is no score keeps its name."""
+    metric, _, side = name.partition("_")
+    return column(metric, side) if metric in METRICS else name
+
+
+def _set(dataset: str) -> str:
+    return NAMES.get(dataset, dataset)

@@ -4,7 +4,9 @@
 decimals of its source. `grade` says how the number was come by: C read in a repository, P in a paper's own text, I in
 an issue of its repository, A in an abstract or digest, S in another paper's table. Numbers known from memory only are
 not in these files. `caveat` says why a number may not be comparable; a result with a caveat never counts alone.
-`external/facts.csv` holds what was read elsewhere and bears on a printed statement, written out by hand.
+`external/sources.csv` dates each source and says whether it was read itself; what is later than a paper's newest
+reference cannot have been left out of it. `external/facts.csv` holds what was read elsewhere and bears on a printed
+statement, written out by hand.
 """
 
 from collections import Counter
@@ -16,13 +18,15 @@ import pandas as pd
 
 from papers_check import PAPERS, load_reported
 from papers_check.expressions import is_better
-from papers_check.finding import Finding
-from papers_check.papers import BEST, COMPARISONS, is_own, method_of
+from papers_check.finding import Finding, found
+from papers_check.papers import BEST, COMPARISONS, NAMES, NEWEST, is_own, method_of
+from papers_check.rows import column
 
 FOLDER = Path(__file__).parent / "external"
 COLUMNS = ("method", "dataset", "metric", "side", "value", "source", "grade", "caveat")
 GRADES = ("C", "P", "I", "A", "S")
 SOURCES = {"mmsa": "MMSA's result table", "mods": "MODS", "published": "the method's own or a copied row"}
+SHORT = {"mmsa": "MMSA", "mods": "MODS", "published": "published"}
 
 
 def load_external() -> pd.DataFrame:
@@ -77,22 +81,30 @@ def _result_cells(paper: str, own: bool) -> pd.DataFrame:
 
 
 def left_out(paper: str) -> pd.DataFrame:
-    """Published numbers better than the paper's own row by more than rounding.
+    """Published numbers better than the paper's own row by more than rounding, from sources read here, no caveat.
 
-    Columns: table, dataset, metric, side, ours, plus method, value, source, grade, caveat of the published number.
-    The best value of each method and column is kept, one without a caveat before one with.
+    Columns: table, dataset, metric, side, ours, plus method, value, source of the published number, and `later`: the
+    source is younger than the paper's newest reference. The best value of each method and column is kept.
     """
     own = _result_cells(paper, own=True)
     own = own[["table", "dataset", "metric", "side", "value"]].rename(columns={"value": "ours"})
-    both = own.merge(load_external(), on=["dataset", "metric", "side"])
+    both = own.merge(_usable(), on=["dataset", "metric", "side"])
     triples = both[["metric", "value", "ours"]].to_numpy()
     better = [is_better(m, Decimal(v), Decimal(o)) and agreement(o, v) != "equal" for m, v, o in triples]
     both = both[pd.Series(better, index=both.index, dtype=bool)]
     rank = both["value"].map(Decimal) * both["metric"].map(lambda metric: 1 if metric == "mae" else -1)
-    both = both.assign(_caveat=both["caveat"] != "", _rank=rank).sort_values(["_caveat", "_rank"], kind="stable")
+    both = both.assign(later=both["year"] > NEWEST[paper], rank=rank).sort_values("rank", kind="stable")
     both = both.drop_duplicates(["table", "dataset", "metric", "side", "method"])
-    order = ["table", "dataset", "metric", "side", "_caveat", "method"]
-    return both.sort_values(order, kind="stable").drop(columns=["_caveat", "_rank", "file"]).reset_index(drop=True)
+    order = ["table", "dataset", "metric", "side", "method"]
+    kept = [*order[:-1], "ours", "method", "value", "source", "later"]
+    return both.sort_values(order, kind="stable")[kept].reset_index(drop=True)
+
+
+def _usable() -> pd.DataFrame:
+    """The published numbers without a caveat from a source that was read itself, with its `year`."""
+    sources = pd.read_csv(FOLDER / "sources.csv", dtype={"year": int})
+    table = load_external().merge(sources, on="source")
+    return table[(table["caveat"] == "") & (table["read"] == "yes")]
 
 
 def checked() -> int:
@@ -101,142 +113,190 @@ def checked() -> int:
 
 
 def findings() -> list[Finding]:
-    """Rows that match no published source, named sources that disagree, rows that coincide, results left out."""
-    found = [finding for paper in PAPERS for finding in (*_differing(paper), *_left_out(paper))]
-    found += [finding for paper in PAPERS for finding in _coinciding(paper)]
+    """Rows without a known source, marked rows that differ from theirs, rows that coincide, better published rows."""
+    checks = (_differing, _better, _own_list, _coinciding, _starred)
+    items = [item for paper in PAPERS for check in checks for item in check(paper)]
     facts = pd.read_csv(FOLDER / "facts.csv", dtype=str, keep_default_na=False)
-    return found + [Finding(**row) for row in facts.to_dict("records")]
+    return items + [found("read-by-hand", **row) for row in facts.to_dict("records")]
 
 
 def _differing(paper: str) -> list[Finding]:
-    """One finding per printed row with cells that no published source gives; a row with a source that fits is fine."""
-    table = compare(paper)
-    found = []
-    for (number, dataset, row), cells in table.groupby(["table", "dataset", "row"], sort=False):
-        named = cells[cells["file"] == "mmsa"] if cells["marker"].iloc[0] == "†" else cells.iloc[:0]
-        if len(named):
-            off = named[named["agreement"] == "differs"]
-            if len(off):
-                found.append(_row_finding(paper, number, dataset, row, off, len(named), named_source=True))
-            continue
+    """One finding per printed row with cells that no collected source gives; a row with a source that fits is fine."""
+    items = []
+    for (number, dataset, row), cells in compare(paper).groupby(["table", "dataset", "row"], sort=False):
+        dagger = cells["marker"].iloc[0] == "†"
+        if dagger:
+            cells = cells[cells["file"] == "mmsa"]
         per_cell = cells.groupby(["metric", "side"], sort=False)["agreement"].agg(lambda a: (a == "differs").all())
         wrong = {key for key, differs in per_cell.items() if differs}
         if wrong:
             off = cells[[key in wrong for key in zip(cells["metric"], cells["side"], strict=True)]]
-            found.append(_row_finding(paper, number, dataset, row, off, len(per_cell), named_source=False))
-    return found
+            items.append(_row_finding(paper, number, dataset, row, off, len(per_cell), dagger))
+    return items
 
 
-def _row_finding(paper, number, dataset, row, off: pd.DataFrame, n: int, named_source: bool) -> Finding:
+def _row_finding(paper, number, dataset, row, off: pd.DataFrame, n: int, dagger: bool) -> Finding:
     shown = []
     for (metric, side), cells in off.groupby(["metric", "side"], sort=False):
-        values = ", ".join(
-            f"{v} ({_short(f)})" for v, f in dict.fromkeys(zip(cells["published"], cells["file"], strict=True))
-        )
-        shown.append(f"{_column(metric, side)} {cells['printed'].iloc[0]} against {values}")
-    n_off = len(off.groupby(["metric", "side"]))
-    slug = row.lower().replace("-", "")
-    if named_source:
-        verdict, kind = "differs from the source named in the caption", "conflict"
-        why = (
-            f"The dagger says that this row comes from the M-SENA/MMSA authors; their public table gives other values"
-            f" in {n_off} of {n} cells. An older version of that table would explain it."
-        )
-    else:
-        verdict, kind = "matches none of the published values collected", "literature"
-        why = (
-            f"{n_off} of the {n} cells that can be compared agree with none of the values collected for {row} on this"
-            " data set (external/*.csv, not a full survey), beyond rounding; where the row comes from is not stated."
-        )
-    above = off.merge(left_out(paper), on=["table", "dataset", "metric", "side"], suffixes=("", "_best"))
-    above = above[(above["method"] == method_of(paper, row).name) & (above["caveat_best"] == "")]
-    if len(above):
-        columns = ", ".join(dict.fromkeys(_column(m, side) for m, side in above[["metric", "side"]].to_numpy()))
-        why += f" In {columns} the published value is also better than the paper's own row."
-    quote = "; ".join(
-        f"{_column(m, s)} {p}" for m, s, p in off[["metric", "side", "printed"]].drop_duplicates().to_numpy()
-    )
-    return Finding(
-        id=f"{paper}-{kind}-table{number}-{dataset}-{slug}",
-        kind=kind,
-        paper=paper,
-        where=f"Table {number}, {dataset.upper()}, row {row}",
-        quote=f"{row}: {quote}",
-        computed="; ".join(shown),
-        verdict=verdict,
-        severity="medium" if len(above) else "low",
-        explanation=why,
+        pairs = dict.fromkeys(zip(cells["published"], cells["file"], strict=True))
+        values = ", ".join(f"{value} ({SHORT[file]})" for value, file in pairs)
+        shown.append(f"{column(metric, side)} {cells['printed'].iloc[0]} against {values}")
+    kind = "conflict" if dagger else "literature"
+    printed = off[["metric", "side", "printed"]].drop_duplicates().to_numpy()
+    return found(
+        "dagger-rows" if dagger else "no-source-found",
+        f"{paper}-{kind}-table{number}-{dataset}-{row.lower().replace('-', '')}",
+        f"Table {number}, {NAMES[dataset]}, row {row}",
+        f"{row}: " + "; ".join(f"{column(m, s)} {p}" for m, s, p in printed),
+        f"{len(shown)} of {n} cells: " + "; ".join(shown),
+        "differs from MMSA's public table" if dagger else "not among the values collected",
+        "Compare the row with the published values collected in external/*.csv, which are no full survey.",
+        "cells",
     )
 
 
-def _left_out(paper: str) -> list[Finding]:
+def _better(paper: str) -> list[Finding]:
     """One finding per data set: published numbers above the row that is called state of the art."""
-    found = []
+    items = []
     for (number, dataset), rows in left_out(paper).groupby(["table", "dataset"], sort=False):
         shown = []
         for (metric, side, ours), cells in rows.groupby(["metric", "side", "ours"], sort=False):
-            values = (f"{m} {v}{'*' if c else ''}" for m, v, c in cells[["method", "value", "caveat"]].to_numpy())
-            shown.append(f"{_column(metric, side)} {ours}: {', '.join(values)}")
-        doubts = rows[rows["caveat"] != ""][["method", "caveat"]].drop_duplicates().to_numpy()
-        plain = rows[rows["caveat"] == ""]
-        n_plain, n_all = len(plain.groupby(["metric", "side"])), len(rows.groupby(["metric", "side"]))
-        # Only what was read at its own source, and without a caveat, touches the headline by itself.
-        severity = "high" if (plain["grade"] != "S").any() else "medium" if len(plain) else "low"
-        sources = ", ".join((plain if len(plain) else rows)["source"].unique())
-        found.append(
-            Finding(
-                id=f"{paper}-literature-left-out-{dataset}",
-                kind="literature",
-                paper=paper,
-                where=f"Table {number}, {dataset.upper()}",
-                quote=BEST[paper],
-                computed="; ".join(shown) + (". * " + "; ".join(f"{m}: {c}" for m, c in doubts) if len(doubts) else ""),
-                verdict="better published results are not in the table",
-                severity=severity,
-                explanation=(
-                    f"In {n_all} columns a published number is better than the paper's own; in {n_plain} of them"
-                    f" without a caveat such as selection on the test set or use of unimodal labels ({sources})."
-                ),
+            values = (
+                f"{m} {v}{' (later)' if late else ''}" for m, v, late in cells[["method", "value", "later"]].to_numpy()
+            )
+            shown.append(f"{column(metric, side)} {ours}: {', '.join(values)}")
+        items.append(
+            found(
+                "better-published",
+                f"{paper}-literature-left-out-{dataset}",
+                f"Table {number}, {NAMES[dataset]}",
+                BEST[paper],
+                f"published for {NAMES[dataset]}: " + "; ".join(shown),
+                "higher in single columns",
+                "Numbers from " + ", ".join(rows["source"].unique()) + ", in the columns named.",
             )
         )
-    return found
+    return items
+
+
+def listed_gains(paper: str) -> pd.DataFrame:
+    """The columns in which a listed baseline is published better than the best baseline that the paper prints.
+
+    Columns: table, dataset, metric, side, own, printed, printed_by, published, published_by, source. Only numbers
+    without a caveat, from a source read here and not later than the paper's newest reference.
+    """
+    usable = _usable()
+    usable = usable[usable["year"] <= NEWEST[paper]]
+    rivals, own = (_result_cells(paper, own=which) for which in (False, True))
+    rivals = rivals.assign(method=[method_of(paper, row).name for row in rivals["row"]])
+    key, lines = ["dataset", "metric", "side"], []
+    for table, *cell, value in own[["table", *key, "value"]].to_numpy():
+        printed, there = (part[(part[key] == cell).all(axis=1)] for part in (rivals, usable))
+        listed = rivals.loc[rivals["dataset"] == cell[0], "method"]
+        there = there[there["method"].isin(listed)]
+        if printed.empty or there.empty:
+            continue
+        best, other = (_best(cell[1], part["value"], part["method"]) for part in (printed, there))
+        if is_better(cell[1], Decimal(other[0]), Decimal(best[0])) and agreement(best[0], other[0]) == "differs":
+            source = there.loc[there["method"] == other[1], "source"].iloc[0]
+            lines.append((table, *cell, value, *best, *other, source))
+    columns = ["table", *key, "own", "printed", "printed_by", "published", "published_by", "source"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _own_list(paper: str) -> list[Finding]:
+    """One finding per data set of `listed_gains`."""
+    items, cells = [], pd.concat([_result_cells(paper, own=False), _result_cells(paper, own=True)])
+    for (table, dataset), lines in listed_gains(paper).groupby(["table", "dataset"], sort=False):
+        methods = set(lines["published_by"])
+        here = cells[cells["dataset"] == dataset].groupby("row", sort=False)
+        rows = [(n, part) for n, part in here if is_own(paper, n) or method_of(paper, n).name in methods]
+        items.append(
+            found(
+                "own-list",
+                f"{paper}-conflict-own-list-{dataset}",
+                f"Table {table}, {NAMES[dataset]}",
+                "\n".join(f"{name}: {_cells(part)}" for name, part in rows),
+                "; ".join(_two_gains(line) for line in lines.itertuples()),
+                "smaller over the published row of a listed baseline",
+                "Published in " + ", ".join(sorted(set(lines["source"]))) + ".",
+                "cells",
+            )
+        )
+    return items
+
+
+def _two_gains(line) -> str:
+    """Both gains of a line of `listed_gains` as subtractions."""
+    printed, published = (_gain(line.metric, line.own, value) for value in (line.printed, line.published))
+    same = " (equal as printed)" if agreement(line.own, line.published) == "equal" else ""
+    return (
+        f"{column(line.metric, line.side)}: {printed} over {line.printed_by}, the best printed; "
+        f"{published}{same} over {line.published_by} as published"
+    )
+
+
+def _best(metric: str, values: pd.Series, names: pd.Series) -> tuple[str, str]:
+    pairs = list(zip(values, names, strict=True))
+    return (min if metric == "mae" else max)(pairs, key=lambda pair: Decimal(pair[0]))
+
+
+def _gain(metric: str, own: str, other: str) -> str:
+    first, second = (other, own) if metric == "mae" else (own, other)
+    return f"{first} - {second} = {Decimal(first) - Decimal(second):+}"
+
+
+def _cells(part: pd.DataFrame) -> str:
+    return ", ".join(f"{column(m, s)} {v}" for m, s, v in part[["metric", "side", "value"]].to_numpy())
 
 
 def _coinciding(paper: str) -> list[Finding]:
-    """Baseline cells that coincide to the last digit with the rows that MODS prints as its own re-runs."""
+    """Baseline cells equal to those of the MODS paper's tables, digit for digit."""
     table = compare(paper)
-    rerun = table[(table["file"] == "mods") & table["caveat"].str.contains("re-run by MODS")]
-    same = rerun[rerun["printed"].map(Decimal) == rerun["published"].map(Decimal)]
+    table = table[table["file"] == "mods"]
+    same = table[table["printed"].map(Decimal) == table["published"].map(Decimal)]
     if same.empty:
         return []
-    rows = Counter(f"{row} {dataset.upper()}" for row, dataset in same[["row", "dataset"]].to_numpy())
-    starred = same[same["marker"] == "*"]
-    stated = "marked as reproduced by the authors" if len(starred) else "printed without a source"
+    rows = Counter(f"{row} {NAMES[dataset]}" for row, dataset in same[["row", "dataset"]].to_numpy())
+    marked = Counter(same["marker"].map({"†": "with a dagger", "*": "with a star"}).fillna("unmarked"))
     return [
-        Finding(
-            id=f"{paper}-literature-coincides-with-mods",
-            kind="literature",
-            paper=paper,
-            where=" and ".join(f"Table {number}" for number in sorted(same["table"].unique())),
-            quote="*: the results are reproduced from the open-source codebase" if len(starred) else ", ".join(rows),
-            computed=f"{len(same)} of {len(rerun)} cells equal: "
-            + ", ".join(f"{row} ({n})" for row, n in rows.items()),
-            verdict="coincides to the last digit",
-            severity="medium" if len(starred) else "low",
-            explanation=(
-                f"These cells, {stated}, have the values of the MODS paper (arXiv 2511.06328), which marks them as its"
-                " own re-runs; independent re-runs rarely agree to the last digit. Which came first is not known."
-            ),
+        found(
+            "coincides",
+            f"{paper}-literature-coincides-with-mods",
+            " and ".join(f"Table {number}" for number in sorted(same["table"].unique())),
+            ", ".join(rows),
+            f"{len(same)} of the {len(table)} cells that MODS prints, too, are equal"
+            f" ({', '.join(f'{n} {word}' for word, n in marked.items())})",
+            "the same numbers",
+            "Compare with the tables of MODS (arXiv 2511.06328), cell by cell: "
+            + ", ".join(f"{row} {n}" for row, n in rows.items())
+            + ".",
+            "cells",
         )
     ]
 
 
-def _column(metric: str, side: str) -> str:
-    return f"{metric} {side}".strip()
-
-
-def _short(file: str) -> str:
-    return {"mmsa": "MMSA", "mods": "MODS", "published": "published"}[file]
+def _starred(paper: str) -> list[Finding]:
+    """Rows marked as reproduced that are, in every cell, the row of MMSA's public table."""
+    table = compare(paper)
+    table = table[(table["marker"] == "*") & (table["file"] == "mmsa")]
+    items = []
+    for (number, dataset, row), cells in table.groupby(["table", "dataset", "row"], sort=False):
+        if (cells["agreement"] == "equal").all():
+            items.append(
+                found(
+                    "starred-rows",
+                    f"{paper}-literature-starred-{dataset}-{row.lower()}",
+                    f"Table {number}, {NAMES[dataset]}, row {row}",
+                    f"{row}*: "
+                    + ", ".join(f"{column(m, s)} {v}" for m, s, v in cells[["metric", "side", "printed"]].to_numpy()),
+                    f"{len(cells)} of {len(cells)} cells are those of MMSA's table: " + ", ".join(cells["published"]),
+                    "star and source do not agree",
+                    "The star says reproduced by the authors; the values are the published ones.",
+                    "cells",
+                )
+            )
+    return items
 
 
 def _unit(value: Decimal) -> Decimal:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from papers_check import PAPERS
-from papers_check.finding import SEVERITIES, Finding
+from papers_check.finding import Finding, found
 
 FOLDER = Path(__file__).parent / "gaps"
-COLUMNS = ["id", "paper", "where", "quote", "could_mean", "default", "switch", "variant", "severity"]
+COLUMNS = ["id", "paper", "where", "quote", "could_mean", "default", "switch", "variant"]
 
 
 def load_gaps(paper: str | None = None) -> pd.DataFrame:
@@ -36,8 +36,18 @@ def checked() -> int:
 
 
 def findings() -> list[Finding]:
-    """Every gap as a finding."""
-    return [_finding(gap) for gap in load_gaps().to_dict("records")]
+    """One finding per paper: how many choices it leaves open; the table of them is `table`."""
+    return [_finding(paper) for paper in PAPERS if len(load_gaps(paper))]
+
+
+def table(paper: str) -> list[tuple[str, str, str, str, str, str]]:
+    """The open choices of a paper, a line each: item, where, quote, what it could mean, our choice, switch."""
+    lines = []
+    for gap in load_gaps(paper).to_dict("records"):
+        item = gap["id"].removeprefix(f"{paper}-gap-").replace("-", " ")
+        setting = f" (in {gap['variant']})" if gap["variant"] else ""
+        lines.append((item, gap["where"], gap["quote"], gap["could_mean"], gap["default"], gap["switch"] + setting))
+    return lines
 
 
 def _read(paper: str) -> pd.DataFrame:
@@ -55,8 +65,6 @@ def _read(paper: str) -> pd.DataFrame:
 def _problem(gap: dict[str, str], paper: str) -> str:
     if gap["paper"] != paper or not gap["id"].startswith(f"{paper}-gap-"):
         return f"expected paper {paper} and an id that begins with {paper}-gap-"
-    if gap["severity"] not in SEVERITIES:
-        return f"severity {gap['severity']!r} is none of {', '.join(SEVERITIES)}"
     if empty := [name for name in ("where", "quote", "could_mean") if not gap[name]]:
         return f"{', '.join(empty)} left empty"
     if bool(gap["switch"]) != bool(gap["default"]):
@@ -64,17 +72,16 @@ def _problem(gap: dict[str, str], paper: str) -> str:
     return "a variant needs a switch" if gap["variant"] and not gap["switch"] else ""
 
 
-def _finding(gap: dict[str, str]) -> Finding:
-    setting = f" in the setting {gap['variant']!r}" if gap["variant"] else ""
-    choice = f"{gap['switch']} = {gap['default']}{setting}" if gap["switch"] else "no switch"
-    return Finding(
-        id=gap["id"],
-        kind="gap",
-        paper=gap["paper"],
-        where=gap["where"],
-        quote=gap["quote"],
-        computed=f"our choice: {choice}",
-        verdict="not stated",
-        severity=gap["severity"],
-        explanation=f"{gap['could_mean'][0].upper()}{gap['could_mean'][1:]}.",
+def _finding(paper: str) -> Finding:
+    gaps = load_gaps(paper)
+    with_switch = int((gaps["switch"] != "").sum())
+    return found(
+        "gaps",
+        f"{paper}-gap-open-choices",
+        "whole paper",
+        "(the quotes stand in the table)",
+        f"{len(gaps)} choices are open; {with_switch} of them have a switch in our code",
+        "open choices",
+        f"Each choice with its quote, what it could mean and what we chose: gaps/{paper}.csv, printed as a table.",
+        "nothing",
     )

@@ -76,6 +76,7 @@ _DATA = tomllib.loads((FOLDER / "papers.toml").read_text(encoding="utf-8"))
 PAPERS: tuple[str, ...] = tuple(_DATA["papers"])
 TITLES: dict[str, str] = {paper: known["title"] for paper, known in _DATA["papers"].items()}
 BEST: dict[str, str] = {paper: known["best"] for paper, known in _DATA["papers"].items()}
+NEWEST: dict[str, int] = {paper: known.get("newest_reference", 9999) for paper, known in _DATA["papers"].items()}
 DATASETS: dict[str, dict] = _DATA["datasets"]
 NAMES: dict[str, str] = {name: known["title"] for name, known in DATASETS.items()}
 TABLES = _tables()  # (paper, table) -> kind

@@ -13,12 +13,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
-from papers_check.papers import NAMES, PAPERS, TITLES
+from papers_check.papers import NAMES, TITLES
 from papers_check.rows import column
-from papers_check.shown import BASELINES, STATES
+from papers_check.shown import STATES
 
 BLUE, ORANGE, PURPLE, SKY = (sns.color_palette("colorblind")[k] for k in (0, 1, 4, 9))
 INK, GREY = "0.15", "0.55"
@@ -82,52 +81,14 @@ def _labels(axis: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequenc
 
 
 def overview(table: pd.DataFrame) -> Figure:
-    """Number of findings by kind (index) and severity (columns)."""
+    """Number of findings by group (index) and severity (columns)."""
     figure, axis = plt.subplots(figsize=(6.5, 0.45 * len(table) + 1.4))
     # A square root, or the many notes would hide the few that matter.
     sns.heatmap(np.sqrt(table), annot=table, fmt="d", cmap="Blues", cbar=False, ax=axis, linewidths=1)
     axis.set(xlabel="severity", ylabel="")
     axis.tick_params(axis="y", rotation=0)
-    return _titled(figure, f"{int(table.to_numpy().sum())} findings, {int(table.get('high', pd.Series([0])).sum())} of "
-                   "them about a conclusion or a headline number")  # fmt: skip
-
-
-def coincidences(pairs: pd.DataFrame) -> Figure:
-    """Which baseline rows of the two papers coincide: a table of `shown.equal_cells`.
-
-    A frame marks the same method in both papers, so a pale frame is one method with two results, and a dark cell
-    without a frame two methods with one.
-    """
-    datasets = list(dict.fromkeys(pairs["dataset"]))
-    columns = min(2, len(datasets))
-    lines = -(-len(datasets) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(6.8 * columns, 5.4 * lines), squeeze=False)
-    for axis in axes.flat[len(datasets) :]:
-        axis.set_axis_off()
-        axis.text(0, 0.9, "k/n: k of n shared cells are equal\nframe: the same method in both papers\n"
-                  "triangle: two methods, one row of numbers", va="top", fontsize=11)  # fmt: skip
-    strange = 0
-    for axis, name in zip(axes.flat, datasets, strict=False):
-        part = pairs[pairs["dataset"] == name]
-        shape = dict(index=PAPERS[0], columns=PAPERS[1], sort=False)
-        share = part.assign(share=part["equal"] / part["shared"]).pivot_table(values="share", dropna=False, **shape)
-        text = part.assign(text=part["equal"].astype(str) + "/" + part["shared"].astype(str))
-        text = text.pivot_table(values="text", aggfunc="first", **shape).reindex_like(share)
-        same = part.pivot_table(values="same_method", aggfunc="any", **shape).reindex_like(share).astype(bool)
-        shown = text.where((share >= 0.5) | same, "").fillna("")
-        sns.heatmap(share, annot=shown, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis, linewidths=0.5,
-                    annot_kws={"fontsize": SMALL})  # fmt: skip
-        for y, x in zip(*np.nonzero(same.to_numpy()), strict=True):
-            axis.add_patch(Rectangle((x, y), 1, 1, fill=False, ec=INK, lw=1.8, zorder=4))
-        for y, x in zip(*np.nonzero(((share >= 0.75) & ~same).to_numpy()), strict=True):
-            axis.plot(x + 0.5, y + 0.16, marker="v", ls="", color=ORANGE, mec=INK, ms=9, zorder=5)
-            strange += 1
-        axis.set(title=NAMES[name], xlabel=f"row of {TITLES[PAPERS[1]]}", ylabel=f"row of {TITLES[PAPERS[0]]}")
-        axis.tick_params(axis="x", rotation=90)
-        axis.tick_params(axis="y", rotation=0)
-    most = int(((pairs["equal"] >= 0.75 * pairs["shared"]) & pairs["same_method"]).sum())
-    return _titled(figure, f"{most} of {int(pairs['same_method'].sum())} rows of the same method coincide; "
-                   f"so do{'es' if strange == 1 else ''} {strange} of different methods")  # fmt: skip
+    high = int(table["high"].sum()) if "high" in table else 0
+    return _titled(figure, f"{int(table.to_numpy().sum())} findings, {high} of them high")
 
 
 def allowed_runs(table: pd.DataFrame) -> Figure:
@@ -183,14 +144,14 @@ def f1_bound(pairs: pd.DataFrame, limit: Callable[[str, str, np.ndarray], np.nda
         axis.set(ylim=(bottom - 0.08, 3.1), xlim=(grid[0], grid[-1]), xlabel=column("acc2", side))
         gap = part["f1"] - part["acc"]
         for odd, style in ((False, FINE), (True, ODD)):
-            here = part["impossible"] == odd
+            here = part["above"] == odd
             bars = dict(capsize=2, elinewidth=1, ecolor=GREY)
             shown = gap[here].clip(lower=bottom)
             axis.errorbar(part["acc"][here], shown, part["half"][here], **bars, **style)
         for k in part.index[gap < bottom]:
             axis.annotate(f"{part['row'][k]} {gap[k]:.2f} ↓", (part["acc"][k], bottom), (0, 9), fontsize=SMALL,
                           textcoords="offset points", ha="center")  # fmt: skip
-        odd = part[part["impossible"]]
+        odd = part[part["above"]]
         names = [f"{TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()]
         _labels(axis, list(odd["acc"]), list(gap[odd.index]), names, above=True)
         axis.set_title(NAMES[dataset])
@@ -198,8 +159,8 @@ def f1_bound(pairs: pd.DataFrame, limit: Callable[[str, str, np.ndarray], np.nda
         axis.set_ylabel("F1 − Acc-2 (points)")
     left = int((pairs["acc"] < least).sum())
     note = f"; {left} pairs below {least:g} % not shown" if left else ""
-    return _titled(figure, f"{int(pairs['impossible'].sum())} of {len(pairs)} pairs lie above the line, the largest F1 "
-                   f"that any predictions can have beside their accuracy{note}")  # fmt: skip
+    return _titled(figure, f"{int(pairs['above'].sum())} of {len(pairs)} pairs lie above the line, the largest F1 "
+                   f"weighted by the labels; real runs do, too (predictions first){note}")  # fmt: skip
 
 
 def mae_against_corr(rows: pd.DataFrame, constant: float, dataset: str) -> Figure:
@@ -270,77 +231,6 @@ def constant_floors(cells: pd.DataFrame) -> Figure:
     return _titled(figure, f"{int(cells['below'].sum())} cells are worse than the best constant prediction (dotted)")
 
 
-def ablation_drops(table: pd.DataFrame, cap: float = 5) -> Figure:
-    """What each ablation loses, a panel per table; framed where the ablation is better: a table of `shown.drops`."""
-    keys = list(dict.fromkeys(zip(table["paper"], table["table"], strict=True)))
-    grids = []
-    for paper, number in keys:
-        part = table[(table["paper"] == paper) & (table["table"] == number)]
-        grids.append(part.pivot_table(index="row", columns="column", values="drop", sort=False))
-    sizes = [len(grid) for grid in grids]
-    figure, axes = plt.subplots(len(grids), 1, figsize=(9, 0.42 * sum(sizes) + 1.1 * len(sizes) + 0.8), squeeze=False,
-                                height_ratios=[size + 0.1 for size in sizes])  # fmt: skip
-    for axis, (paper, number), grid in zip(axes[:, 0], keys, grids, strict=True):
-        text = grid.map(lambda value: "" if np.isnan(value) else f"{value:+.2f}")
-        sns.heatmap(grid, annot=text, fmt="", vmin=-cap, vmax=cap, cmap="PuOr", cbar=False, ax=axis, linewidths=1,
-                    annot_kws={"fontsize": 10})  # fmt: skip
-        for y, x in zip(*np.nonzero((grid < 0).to_numpy()), strict=True):
-            axis.add_patch(Rectangle((x, y), 1, 1, fill=False, ec=INK, lw=2.5, zorder=4, gid="wrong way"))
-        axis.set(title=f"{TITLES[paper]} Table {number}", xlabel="", ylabel="")
-        axis.grid(False)
-        axis.tick_params(axis="y", rotation=0)
-    return _titled(figure, f"Drop against the full model, points; framed: {int(table['wrong'].sum())} of {len(table)} "
-                   "where the ablation is better")  # fmt: skip
-
-
-def gains_by_baseline(table: pd.DataFrame) -> Figure:
-    """The gain over the best baseline, in three ever larger sets of baselines: a table of `shown.gains_by_baseline`."""
-    papers = list(dict.fromkeys(table["paper"]))
-    height = 0.27 * table["paper"].value_counts().max() + 2
-    figure, axes = plt.subplots(1, len(papers), figsize=(7 * len(papers), height), squeeze=False)
-    markers = zip(BASELINES, ("o", "D", "^"), (SKY, BLUE, ORANGE), strict=True)
-    styles = {name: dict(marker=mark, color=colour, mec=INK, mew=0.6, ls="") for name, mark, colour in markers}
-    for axis, paper in zip(axes[0], papers, strict=True):
-        part = table[table["paper"] == paper].reset_index(drop=True)
-        axis.axvline(0, color=INK, lw=1.5)
-        axis.hlines(part.index, part[list(BASELINES)].min(axis=1), part[list(BASELINES)].max(axis=1), color="0.8", lw=2)
-        for name, style in styles.items():
-            axis.plot(part[name], part.index, label=name, ms=8 if name == BASELINES[2] else 7, **style)
-        for k in part.index[part["behind"]]:
-            axis.annotate(part["rival"][k], (part[BASELINES[2]][k], k), (-7, 0), textcoords="offset points",
-                          fontsize=8, ha="right", va="center")  # fmt: skip
-        names = [f"{NAMES[d]} {c}" for d, c in part[["dataset", "column"]].to_numpy()]
-        low = min(0.0, float(part[list(BASELINES)].min(axis=None)))
-        axis.set(yticks=part.index, yticklabels=names, ylim=(len(part) - 0.5, -0.5), xlim=(low - 1.3, None))
-        axis.set(xlabel="gain (points), negative: the baseline is better", title=TITLES[paper])
-        axis.tick_params(axis="y", labelsize=SMALL)
-    behind = int(table["behind"].sum())
-    _titled(figure, f"{behind} of {len(table)} gains turn into losses beside baselines printed elsewhere")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, [f"over the best baseline {name}" for name in names], ncols=3, loc="upper center",
-                  bbox_to_anchor=(0.5, 0.01), fontsize=SMALL)  # fmt: skip
-    return figure
-
-
-def stated_gains(table: pd.DataFrame) -> Figure:
-    """Gains that the text states, against what the cells give: a table of `shown.stated_gains`."""
-    figure, axis = plt.subplots(figsize=(8, 4.8))
-    known = table.dropna(subset="computed")
-    top = 1.05 * max(known["printed"].max(), known["computed"].max())
-    axis.plot([0, top], [0, top], color=INK, lw=1)
-    odd = known["status"] == "does not recompute"
-    axis.plot(known["computed"][~odd], known["printed"][~odd], **FINE)
-    axis.plot(known["computed"][odd], known["printed"][odd], **ODD)
-    axis.set(xlabel="from the cells (points)", ylabel="stated in the text (points)", xlim=(0, top), ylim=(0, top))
-    names = [
-        f"{n.partition('-')[2]}: {p:.2f}, not {c:.2f}" for n, p, c in known[odd][["id", "printed", "computed"]].values
-    ]
-    _labels(axis, list(known["computed"][odd]), list(known["printed"][odd]), names)
-    absent = len(table) - len(known)
-    return _titled(figure, f"{int(odd.sum())} of {len(table)} stated gains and drops do not recompute, "
-                   f"{absent} have no row")  # fmt: skip
-
-
 def capsules(readings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Capsule vectors and couplings by reading of the votes: `shown.capsules`."""
     figure, axes = plt.subplots(2, len(readings), figsize=(5.6 * len(readings), 5.6), squeeze=False, sharey="row",
@@ -357,7 +247,7 @@ def capsules(readings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         lower.axhline(1 / c.shape[-1], color=INK, ls=":", lw=1.5)
         lower.set(xlabel="iteration", xticks=steps, ylim=(0, 1))
     axes[1, 0].set_ylabel("coupling c (dotted: 1/K)")
-    return _titled(figure, "With one vote for all capsules, nothing is routed (Eqs. 8 to 10 of DSRF, random votes)")
+    return _titled(figure, "Eqs. 8 to 10 of DSRF on random votes: as printed, and with one vote per capsule")
 
 
 def checklist(counts: pd.DataFrame) -> Figure:

@@ -5,6 +5,7 @@ network and, to be read, no JavaScript; its layout is `report.html.j2`. `whole` 
 On synthetic data the page holds relations between rows and no verdict on a printed number.
 """
 
+import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from papers_check import PAPERS, audit, claims, relations, verdicts
+from papers_check import PAPERS, audit, claims, gaps, relations, verdicts
 from papers_check.claims import FAILS, NOT_EXPRESSIBLE, RECOMPUTES, WITHIN, Checked
 from papers_check.finding import SEVERITIES, Finding, by_severity
 from papers_check.joined import PART, Joined, TablePage, assemble, summary
@@ -65,7 +66,15 @@ def whole(pages: Iterable[TablePage], provenance: Mapping[str, str], notes: Sequ
     """The page from the result rows on: judge them, run all checks of the audit, recompute all claims."""
     found, counts = audit.collect()
     checked = [result for paper in PAPERS for result in claims.check_all(paper)]
-    return report(found, checked, assemble(pages), provenance, counts, notes)
+    return report(found, checked, assemble(pages), provenance, counts, notes, drawn(found))
+
+
+def drawn(found: Iterable[Finding]) -> dict[str, bytes]:
+    """Finding id -> the picture of that fact as a small PNG."""
+    from papers_check import pictures, pictures_facts  # slow to import, and not needed for the rest
+
+    names = {finding.id for finding in audit.facts(found)}
+    return {name: pictures.compact(draw()) for name, draw in pictures_facts.PICTURES.items() if name in names}
 
 
 def report(
@@ -75,6 +84,7 @@ def report(
     provenance: Mapping[str, str],
     counts: Mapping[str, tuple[int, int]] | None = None,
     notes: Sequence[str] = (),
+    pictures: Mapping[str, bytes] | None = None,
 ) -> str:
     """One self-contained HTML page, the same for the same input.
 
@@ -84,6 +94,7 @@ def report(
     provenance  name -> text, shown at the top in this order: command, commit, scale; no dates
     counts      module -> (things checked, findings), from `audit.collect`
     notes       what else was not attempted, a sentence each
+    pictures    finding id -> PNG, shown beside that finding
     Raises ValueError for a verdict on a printed number that rests on synthetic data.
     """
     _refuse_absolute(joined.cells)
@@ -98,6 +109,9 @@ def report(
     return _ENVIRONMENT.get_template("report.html.j2").render(
         provenance=dict(provenance),
         runs=_runs(joined),
+        facts=[_finding(finding, pictures) for finding in audit.facts(found)],
+        groups={name: [_finding(finding, pictures) for finding in part] for name, part in audit.grouped(found).items()},
+        gap_tables={paper: gaps.table(paper) for paper in PAPERS},
         findings=[_finding(finding) for finding in found],
         severities={word: sum(finding.severity == word for finding in found) for word in SEVERITIES},
         counts=dict(counts or {}),
@@ -257,10 +271,15 @@ def places(where: str, paper: str) -> set[str]:
     return found
 
 
-def _finding(finding: Finding) -> dict:
+def _finding(finding: Finding, pictures: Mapping[str, bytes] | None = None) -> dict:
+    picture = (pictures or {}).get(finding.id)
     return finding.row() | {
         "papers": " ".join(PAPERS) if finding.paper == "both" else finding.paper,
         "places": " ".join(sorted(places(finding.where, finding.paper))),
+        "stands": audit.SURVIVES[finding.survives],
+        "heading": audit.PRINTED[finding.quoted],
+        "quotes": finding.quote.splitlines() if finding.quoted != "nothing" else [],
+        "picture": f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else "",
     }
 
 

@@ -6,7 +6,6 @@ Points are percentage points for accuracies and F1, and hundredths for MAE and C
 import textwrap
 from collections.abc import Iterable
 from decimal import Decimal
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,23 +14,18 @@ from papers_check import (
     PAPERS,
     arithmetic,
     audit,
-    between,
-    claims,
     equations,
-    external,
-    load_reported,
     possible,
     within,
 )
 from papers_check import label_counts as labels
-from papers_check.finding import KINDS, SEVERITIES, Finding
+from papers_check.finding import GROUPS, SEVERITIES, Finding
 from papers_check.papers import ABLATIONS, METHODS, NAMES, TITLES
 from papers_check.rows import METRICS, Row, column, tables
 from papers_check.tables import is_percent
 from papers_check.verdicts import LOWER_IS_BETTER
 
 STATES = ("excluded", "only if runs were rounded first", "possible")
-BASELINES = ("in its own table", "in either paper", "in either paper or published")
 
 
 def points(metric: str, value):
@@ -40,10 +34,10 @@ def points(metric: str, value):
 
 
 def overview(found: Iterable[Finding]) -> pd.DataFrame:
-    """How many findings there are: index kind, columns severity, worst first; kinds without any are left out."""
-    pairs = pd.DataFrame([(finding.kind, finding.severity) for finding in found], columns=["kind", "severity"])
-    table = pd.crosstab(pairs["kind"], pairs["severity"])
-    table = table.reindex(index=list(KINDS), columns=list(SEVERITIES), fill_value=0)
+    """How many findings there are: index group, columns severity, worst first; groups without any are left out."""
+    pairs = pd.DataFrame([(finding.group, finding.severity) for finding in found], columns=["group", "severity"])
+    table = pd.crosstab(pairs["group"], pairs["severity"])
+    table = table.reindex(index=list(GROUPS), columns=list(SEVERITIES), fill_value=0)
     return table[table.sum(axis=1) > 0].rename_axis(columns=None)
 
 
@@ -51,25 +45,10 @@ def readable(found: Iterable[Finding], width: int = 112) -> str:
     """The findings in full, as `audit.text` has them, no line longer than `width`."""
     lines = audit.text(found, full=SEVERITIES).splitlines()
     # Under the text of "printed:" and "computed:", and under the first letter of all else.
-    pads = [" " * (14 if line.startswith(("    printed:", "    computed:")) else 4) for line in lines]
+    heads = ("    printed:", "    cleared?", "    computed:", "              ")
+    pads = [" " * (14 if line.startswith(heads) else 4) for line in lines]
     pairs = zip(lines, pads, strict=True)
     return "\n".join(textwrap.fill(line, width, subsequent_indent=pad) for line, pad in pairs).strip("\n")
-
-
-def equal_cells(found: list[Row]) -> pd.DataFrame:
-    """Baselines of the first paper against those of the second on the same data set, every pair of rows.
-
-    Columns dataset, the two papers (row names), equal (shared cells that can be roundings of one number), shared,
-    same_method. The papers' own rows and the ablations are left out.
-    """
-    lines = []
-    rows = [row for row in found if not row.own and (row.paper, row.table) not in ABLATIONS]
-    for a, b in product(*([row for row in rows if row.paper == paper] for paper in PAPERS[:2])):
-        if a.dataset == b.dataset:
-            shared = [key for key in a.cells if key in b.cells]
-            equal = sum(between.agree(a.cells[key], b.cells[key]) for key in shared)
-            lines.append((a.dataset, a.name, b.name, equal, len(shared), between.method(a) == between.method(b)))
-    return pd.DataFrame(lines, columns=["dataset", *PAPERS[:2], "equal", "shared", "same_method"])
 
 
 def runs_allowed(found: list[Row]) -> pd.DataFrame:
@@ -99,8 +78,8 @@ def f1_pairs(found: list[Row]) -> pd.DataFrame:
     """Every printed pair of Acc-2 and weighted F1, and what can stand beside that accuracy at most.
 
     Columns paper, table, dataset, side, row, acc, f1, half (how far rounding can move F1 - Acc-2), most (largest F1
-    for an accuracy of just that value), impossible (as `arithmetic.f1_possible` finds). An own row printed again in an
-    ablation is left out.
+    for an accuracy of just that value), above (it by more than rounding:
+    `arithmetic.f1_possible`). An own row printed again in an ablation is not shown again.
     """
     lines = []
     for row in found:
@@ -111,11 +90,11 @@ def f1_pairs(found: list[Row]) -> pd.DataFrame:
             acc, (p, q) = row.evened()["acc2", side], _sizes(row.dataset, side)
             # Half a unit of each, and a hundredth in case runs were rounded before averaging.
             half = sum(0.5 * 10.0 ** -arithmetic.decimals_of(text) for text in (acc, f1)) + 0.01
-            impossible = not arithmetic.f1_possible(acc, f1, p, q, run_decimals=2)
+            above = not arithmetic.f1_possible(acc, f1, p, q, run_decimals=2)
             most = float(f1_limit(row.dataset, side, np.array([float(acc)]))[0])
             where = row.paper, row.table, row.dataset, side, row.name
-            lines.append((*where, float(acc), float(f1), half, most, impossible))
-    columns = ["paper", "table", "dataset", "side", "row", "acc", "f1", "half", "most", "impossible"]
+            lines.append((*where, float(acc), float(f1), half, most, above))
+    columns = ["paper", "table", "dataset", "side", "row", "acc", "f1", "half", "most", "above"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -189,54 +168,6 @@ def drops(found: list[Row]) -> pd.DataFrame:
                 drop = float(sign * (Decimal(full[0].cells[cell]) - Decimal(row.cells[cell])))
                 lines.append((*key, row.name, column(*cell), points(cell[0], drop), drop < 0))
     return pd.DataFrame(lines, columns=["paper", "table", "row", "column", "drop", "wrong"])
-
-
-def gains_by_baseline(found: list[Row]) -> pd.DataFrame:
-    """What each paper gains, in points, over the best baseline of `BASELINES`; negative: the baseline is better.
-
-    One line per paper, data set and column, with a gain for each of the three, `rival`, the last one's name and value,
-    and whether the own row is `behind` it by more than rounding. Published numbers are those of `external` without a
-    caveat (such as selection on the test set).
-    """
-    published = external.load_external()
-    published = published[published["caveat"] == ""]
-    lines = []
-    rows = [row for row in found if (row.paper, row.table) not in ABLATIONS]
-    for own in (row for row in rows if row.own):
-        others = [row for row in rows if row.dataset == own.dataset and not row.own]
-        for cell, text in own.cells.items():
-            there = published[(published["dataset"] == own.dataset) & (published["metric"] == cell[0])]
-            there = there.loc[there["side"] == cell[1], ["method", "value"]].itertuples(index=False, name=None)
-            sets = [
-                [(row.name, row.cells[cell]) for row in others if row.paper == own.paper and cell in row.cells],
-                [(row.name, row.cells[cell]) for row in others if cell in row.cells],
-            ]
-            sets.append(sets[1] + list(there))
-            sign = -1 if cell[0] in LOWER_IS_BETTER else 1
-            best = [max(part, key=lambda pair: sign * Decimal(pair[1])) for part in sets]
-            gains = [points(cell[0], float(sign * (Decimal(text) - Decimal(value)))) for _, value in best]
-            behind = gains[2] < 0 and external.agreement(text, best[2][1]) != "equal"
-            lines.append((own.paper, own.dataset, column(*cell), *gains, " ".join(best[2]), behind))
-    return pd.DataFrame(lines, columns=["paper", "dataset", "column", *BASELINES, "rival", "behind"])
-
-
-def stated_gains() -> pd.DataFrame:
-    """The gains and drops that the text states as numbers, beside what the cells give.
-
-    Columns paper, id, where, printed, computed (both in points; NaN where the cells are not in the table), status.
-    """
-    lines = []
-    for paper in PAPERS:
-        reported = load_reported(paper)
-        for claim in claims.load_claims(paper).to_dict("records"):
-            if claim["kind"] not in ("gain", "drop") or claim["printed"] in ("", "true", "false"):
-                continue
-            done = claims.check(claim, reported)
-            value = float(done.computed.split()[0]) if claim["expression"] else np.nan
-            score = next((part for part in claim["id"].split("-") if part in METRICS), "acc2")
-            both = points(score, float(claim["printed"])), points(score, value)
-            lines.append((paper, claim["id"], claim["where"], *both, done.status))
-    return pd.DataFrame(lines, columns=["paper", "id", "where", "printed", "computed", "status"])
 
 
 def capsules(iterations: int = 3, width: int = 16, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from papers_check import arithmetic, load_reported
 from papers_check import label_counts as labels
-from papers_check.finding import Finding
-from papers_check.papers import COMPARISONS, NAMES
+from papers_check.finding import Finding, found
+from papers_check.papers import NAMES
 from papers_check.rows import METRICS, Row, column, rows, slug, tables
 
 NEAR_CORR = 0.02  # rows this close in Corr are neighbours
@@ -29,22 +29,20 @@ def checked() -> int:
     return sum(1 for _ in examine(rows(), load_reported()))
 
 
-def examine(found: list[Row], cells: pd.DataFrame) -> Iterator[Finding | None]:
-    """All checks of this module; `found` are the result rows, `cells` also holds the table of data set sizes."""
-    for row in found:
+def examine(printed: list[Row], cells: pd.DataFrame) -> Iterator[Finding | None]:
+    """All checks of this module; `printed` are the result rows, `cells` also holds the table of data set sizes."""
+    for row in printed:
         yield from out_of_range(row)
         yield from finer_above_coarser(row)
-    for group in tables(found).values():
+    for group in tables(printed).values():
         yield from identical_rows(group)
         yield from exchanged_columns(group)
         yield from changing_precision(group)
-        yield from one_number_three_times(group)
         yield from accuracy_far_from_f1(group)
         yield padded_zeros(group)
     for dataset in NAMES:
-        yield from mae_out_of_order([row for row in found if row.dataset == dataset])
-    yield from own_rows_agree(found)
-    yield from one_number_two_datasets(found)
+        yield from mae_out_of_order([row for row in printed if row.dataset == dataset])
+    yield from own_rows_agree(printed)
     yield from sizes(cells)
 
 
@@ -55,16 +53,15 @@ def out_of_range(row: Row) -> Iterator[Finding | None]:
         if low <= float(text) <= high:
             yield None
             continue
-        yield _finding(
-            row.paper,
-            "arithmetic",
-            f"out-of-range-{row.slug}-{slug(column(metric, side))}",
+        yield found(
+            "out-of-range",
+            f"{row.paper}-arithmetic-out-of-range-{row.slug}-{slug(column(metric, side))}",
             row.where,
             row.quote((metric, side)),
-            f"outside [{low}, {high}]",
-            "arithmetically impossible as described",
-            "medium",
+            f"outside {low} to {high}",
+            "outside the range of the score",
             f"{column(metric, side)} cannot leave the range from {low} to {high}.",
+            "cells",
         )
 
 
@@ -77,16 +74,15 @@ def finer_above_coarser(row: Row) -> Iterator[Finding | None]:
         if arithmetic.coarser_possible(*(row.cells[key] for key in pair)):
             yield None
             continue
-        yield _finding(
-            row.paper,
-            "arithmetic",
-            f"class-order-{row.slug}-{coarse}-{fine}",
+        yield found(
+            "class-order",
+            f"{row.paper}-arithmetic-class-order-{row.slug}-{coarse}-{fine}",
             row.where,
             row.quote(*pair),
             f"{METRICS[coarse]} is below {METRICS[fine]}",
-            "arithmetically impossible as described",
-            "medium",
+            "the coarser accuracy is below the finer one",
             f"A clip in the right one of {fine[-1]} classes is in the right one of the {coarse[-1]} they merge into.",
+            "cells",
         )
 
 
@@ -96,17 +92,15 @@ def identical_rows(group: list[Row]) -> Iterator[Finding | None]:
         if len(first.cells) < 3 or first.cells != second.cells:
             yield None
             continue
-        yield _finding(
-            first.paper,
-            "duplicate",
-            f"table{first.table}-{first.dataset}-{slug(second.name)}-{slug(first.name)}",
+        yield found(
+            "equal-rows",
+            f"{first.paper}-duplicate-table{first.table}-{first.dataset}-{slug(second.name)}-{slug(first.name)}",
             f"Table {first.table}, {NAMES[first.dataset]}, rows {first.name} and {second.name}",
             f"{first.name}: {first.quote()}; {second.name}: {second.quote()}",
             f"all {len(first.cells)} cells are equal",
-            "coincides to the last digit",
-            "medium",
-            f"Two different methods print the same {len(first.cells)} numbers to the last digit; at least one row is "
-            "not a result of the method it is named after.",
+            "two methods, one row of numbers",
+            f"Compare the two rows: the same {len(first.cells)} numbers to the last digit.",
+            "cells",
         )
 
 
@@ -127,17 +121,17 @@ def exchanged_columns(group: list[Row]) -> Iterator[Finding | None]:
                 yield None
                 continue
             ranges = ", ".join(f"{column(*key)} {spans[key][0]:g} to {spans[key][1]:g}" for key in (a, b))
-            yield _finding(
-                row.paper,
-                "swap",
-                f"table{row.table}-{row.dataset}-{slug(row.name)}-{slug(column(*a))}-{slug(column(*b))}",
+            columns = f"{slug(column(*a))}-{slug(column(*b))}"
+            yield found(
+                "exchanged-columns",
+                f"{row.paper}-swap-table{row.table}-{row.dataset}-{slug(row.name)}-{columns}",
                 row.where,
                 row.quote(a, b),
                 f"the other {len(others)} rows span {ranges}; exchanged, both cells fit",
-                f"{column(*a)} and {column(*b)} exchanged",
-                "medium",
+                f"{column(*a)} and {column(*b)} fit only exchanged",
                 f"{column(*a)} {row.cells[a]} and {column(*b)} {row.cells[b]} are far outside what the other rows "
                 "have, and fit once they change places.",
+                "cells",
             )
 
 
@@ -164,20 +158,18 @@ def changing_precision(group: list[Row]) -> Iterator[Finding | None]:
     if mixed:
         first = group[0]
         names = list(dict.fromkeys(name for fewer in mixed.values() for name in fewer))
-        cells = [f"{row.name} {row.quote(*(key for key in mixed if row.name in mixed[key]))}" for row in group]
-        quote = "; ".join(text for row, text in zip(group, cells, strict=True) if row.name in names)
-        yield _finding(
-            first.paper,
-            "reference",
-            f"precision-table{first.table}-{first.dataset}",
+        cells = {row.name: row.quote(*(key for key in mixed if row.name in mixed[key])) for row in group}
+        yield found(
+            "precision",
+            f"{first.paper}-reference-precision-table{first.table}-{first.dataset}",
             f"Table {first.table}, {NAMES[first.dataset]}",
-            quote if len(quote) < 400 else quote[:400].rsplit(",", 1)[0] + ", ...",
+            "; ".join(f"{name} {cells[name]}" for name in names),
             f"fewer decimals than the rest of the column in {sum(map(len, mixed.values()))} cells of "
             f"{len(names)} rows: {', '.join(names)}",
             "precision changes within a column",
-            "low" if any(name.startswith("w/o") for name in names) else "note",
             "Cells of one column show different numbers of decimals: differences between them are known only to the "
-            "coarser one, and the numbers were not printed by one procedure.",
+            "coarser one.",
+            "cells",
         )
 
 
@@ -191,41 +183,17 @@ def padded_zeros(group: list[Row]) -> Finding | None:
     if not padded:
         return None
     first = group[0]
-    return _finding(
-        first.paper,
-        "reference",
-        f"padded-zeros-table{first.table}-{first.dataset}",
+    return found(
+        "precision",
+        f"{first.paper}-reference-padded-zeros-table{first.table}-{first.dataset}",
         f"Table {first.table}, {NAMES[first.dataset]}",
         "; ".join(f"{name} {' '.join(texts)}" for name, texts in padded),
-        f"{len(padded)} rows in which every percentage ends in 0; one row of three does so by luck once in a thousand",
-        "precision shown is not known",
-        "note",
-        "The sources print one decimal and the table adds a zero, so the second decimal is not information and small "
-        "differences to these rows are uncertain by 0.05.",
+        f"{len(padded)} rows in which every percentage ends in 0: {', '.join(name for name, _ in padded)}",
+        "a second decimal that is a zero throughout",
+        "The sources print one decimal and the table adds a zero: small differences to these rows are uncertain by "
+        "0.05.",
+        "cells",
     )
-
-
-def one_number_three_times(group: list[Row]) -> Iterator[Finding | None]:
-    """A value that three or more rows of one column share; one item per column."""
-    for key in dict.fromkeys(key for row in group for key in row.cells):
-        values = pd.Series({row.name: row.cells[key] for row in group if key in row.cells})
-        counts = values.value_counts()
-        if counts.iloc[0] < 3:
-            yield None
-            continue
-        names = values.index[values == counts.index[0]].tolist()
-        first = group[0]
-        yield _finding(
-            first.paper,
-            "duplicate",
-            f"one-value-table{first.table}-{first.dataset}-{slug(column(*key))}",
-            f"Table {first.table}, {NAMES[first.dataset]}, column {column(*key)}",
-            f"{column(*key)} {counts.index[0]} in rows {', '.join(names)}",
-            f"{len(names)} of {len(values)} rows have the same value",
-            "coincides to the last digit",
-            "note",
-            f"{', '.join(names)} print the same {column(*key)}; possible, and worth comparing with their sources.",
-        )
 
 
 def accuracy_far_from_f1(group: list[Row]) -> Iterator[Finding | None]:
@@ -240,17 +208,16 @@ def accuracy_far_from_f1(group: list[Row]) -> Iterator[Finding | None]:
                 continue
             row = pairs[name]
             acc, f1 = row.cells["acc2", side], row.cells["f1", side]
-            yield _finding(
-                row.paper,
-                "arithmetic",
-                f"f1-far-below-accuracy-{row.slug}",
+            yield found(
+                "f1-far-below",
+                f"{row.paper}-arithmetic-f1-far-below-accuracy-{row.slug}",
                 row.where,
                 row.quote(("acc2", side), ("f1", side)),
                 f"F1 is {gap:.2f} below the accuracy, in the other {len(others)} rows at most {max(others):.2f} below. "
                 + _one_sided(row, side),
                 "out of line with the column",
-                "low",
-                f"Accuracy {acc} with F1 {f1} needs predictions that lean heavily to one class, unlike any other row.",
+                f"Accuracy {acc} with F1 {f1} needs predictions that lean heavily to one class.",
+                "cells",
             )
 
 
@@ -276,48 +243,40 @@ def _ends(numbers: list[int]) -> list[int]:
     return [int(np.median(group)) for group in groups]
 
 
-def mae_out_of_order(found: list[Row]) -> Iterator[Finding | None]:
+def mae_out_of_order(printed: list[Row]) -> Iterator[Finding | None]:
     """Rows of one data set (both papers) whose MAE is too large for their Corr; one item per row.
 
-    Two tests that can be repeated by eye: the rows with nearly the same Corr have a median MAE, and this row's is more
-    than a tenth above it; or more than half of all other rows have both a lower Corr and a smaller MAE.
+    The rows with nearly the same Corr have a median MAE, and this row's is more than a tenth above it.
     """
     pairs = {}
-    for row in found:
+    for row in printed:
         if {("mae", ""), ("corr", "")} <= set(row.cells):
             pairs.setdefault((row.paper, row.name, row.cells["mae", ""], row.cells["corr", ""]), row)
     mae = np.array([float(key[2]) for key in pairs])
     corr = np.array([float(key[3]) for key in pairs])
     for k, row in enumerate(pairs.values()):
         near = (np.arange(len(pairs)) != k) & (np.abs(corr - corr[k]) <= NEAR_CORR)
-        overtaken = int(((corr < corr[k]) & (mae < mae[k])).sum())
         median = float(np.median(mae[near])) if near.sum() >= 3 else mae[k]
-        lines = []
-        if mae[k] > (1 + FAR_MAE) * median:
-            lines.append(f"the {near.sum()} other rows with Corr within {NEAR_CORR} have a median MAE of {median:.3f}")
-        if 2 * overtaken > len(pairs) - 1:
-            lines.append(f"{overtaken} of the {len(pairs) - 1} other rows have a lower Corr and yet a smaller MAE")
-        if not lines:
+        if mae[k] <= (1 + FAR_MAE) * median:
             yield None
             continue
-        yield _finding(
-            row.paper,
-            "arithmetic",
-            f"mae-against-corr-{row.slug}",
+        yield found(
+            "mae-against-corr",
+            f"{row.paper}-arithmetic-mae-against-corr-{row.slug}",
             row.where,
             row.quote(("mae", ""), ("corr", "")),
-            f"of all {NAMES[row.dataset]} rows of both papers: {'; '.join(lines)}",
-            "MAE and Corr are out of order",
-            "low" if (row.paper, row.table) in COMPARISONS else "medium",
-            "On one test set the better correlated models have the smaller errors; a large MAE beside a high Corr "
-            "means predictions of the wrong scale, or two numbers taken over other samples or from two models.",
+            f"of all {NAMES[row.dataset]} rows of both papers {near.sum()} others have Corr within {NEAR_CORR} of it: "
+            f"MAE {mae[near].min():.3f} to {mae[near].max():.3f}, median {median:.3f}",
+            "stands out from the rows with the same Corr",
+            "Rows of one test set with nearly the same Corr have nearly the same MAE in these tables, this one apart.",
+            "cells",
         )
 
 
-def own_rows_agree(found: list[Row]) -> Iterator[Finding | None]:
+def own_rows_agree(printed: list[Row]) -> Iterator[Finding | None]:
     """The paper's own row, printed again in a later table: one item per cell printed twice."""
     own: dict[tuple[str, str, tuple[str, str]], tuple[str, Row]] = {}
-    for row in (row for row in found if row.own):
+    for row in (row for row in printed if row.own):
         for key, text in row.cells.items():
             before, first = own.setdefault((row.paper, row.dataset, key), (text, row))
             if first is row:
@@ -325,42 +284,15 @@ def own_rows_agree(found: list[Row]) -> Iterator[Finding | None]:
             if before == text:
                 yield None
                 continue
-            yield _finding(
-                row.paper,
-                "conflict",
-                f"own-row-{row.slug}-{slug(column(*key))}",
+            yield found(
+                "own-rows",
+                f"{row.paper}-conflict-own-row-{row.slug}-{slug(column(*key))}",
                 f"{first.where}; {row.where}",
                 f"{column(*key)} {before} and {text}",
                 "the same result has two values",
-                "conflicts",
-                "high",
+                "one result, two values",
                 "The full model on one data set is printed in both tables and should be one number.",
-            )
-
-
-def one_number_two_datasets(found: list[Row]) -> Iterator[Finding | None]:
-    """A method whose accuracy or F1 is the same, to two decimals, on two data sets; one item per pair of cells."""
-    for first, second in combinations(found, 2):
-        if first.paper != second.paper or first.name != second.name or first.dataset == second.dataset:
-            continue
-        for key in first.cells:
-            if key[0] in ("mae", "corr") or key not in second.cells or first.own:
-                continue
-            text = first.cells[key]
-            if text != second.cells[key] or arithmetic.decimals_of(text) < 2:
-                yield None
-                continue
-            yield _finding(
-                first.paper,
-                "duplicate",
-                f"two-datasets-{slug(first.name)}-{first.dataset}-{second.dataset}-{slug(column(*key))}",
-                f"{first.where}; {second.where}",
-                f"{column(*key)} {text} and {text}",
-                f"the same number on {NAMES[first.dataset]} and {NAMES[second.dataset]}",
-                "coincides to the last digit",
-                "note",
-                "Two test sets of different size rarely give one method the same two-decimal number; worth comparing "
-                "with its source.",
+                "cells",
             )
 
 
@@ -376,18 +308,13 @@ def sizes(cells: pd.DataFrame) -> Iterator[Finding | None]:
             if value == real[name] == total:
                 yield None
                 continue
-            yield _finding(
-                paper,
-                "conflict",
-                f"size-table{number}-{dataset}-{name}",
+            yield found(
+                "sizes",
+                f"{paper}-conflict-size-table{number}-{dataset}-{name}",
                 f"Table {number}, {NAMES[dataset]}",
                 f"{name} {value:,}",
                 f"the real label table has {real[name]:,}; the printed splits add up to {total:,}",
-                "does not recompute",
-                "medium",
+                "does not add up",
                 "Count the printed splits, or the rows of the public label table.",
+                "cells",
             )
-
-
-def _finding(paper, kind, name, where, quote, computed, verdict, severity, explanation) -> Finding:
-    return Finding(f"{paper}-{kind}-{name}", kind, paper, where, quote, computed, verdict, severity, explanation)

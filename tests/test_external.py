@@ -93,50 +93,78 @@ def test_left_out_respects_direction_and_rounding():
         assert (Decimal(theirs) < Decimal(ours)) == (metric == "mae")
 
 
-def one_number(tmp_path, monkeypatch, **row):
+def one_number(tmp_path, monkeypatch, year=2023, read="yes", **row):
     shape = dict.fromkeys(external.COLUMNS, "") | {"source": "made up", "grade": "C"} | row
     for name in external.SOURCES:
         frame = pd.DataFrame([shape] if name == "mmsa" else [], columns=list(external.COLUMNS))
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    (tmp_path / "sources.csv").write_text(f"source,year,read\nmade up,{year},{read}\n", encoding="utf-8")
     monkeypatch.setattr(external, "FOLDER", tmp_path)
 
 
+def printed(row: str, metric: str) -> str:
+    cells = load_reported("dsrf", 1).query("dataset == 'mosi' and row == @row and metric == @metric")
+    return cells["value"].item()
+
+
 def test_a_better_number_elsewhere_is_found(tmp_path, monkeypatch):
-    ours = (
-        load_reported("dsrf", 1).query("row == 'DSRF (Ours)' and dataset == 'mosi' and metric == 'mae'")["value"].item()
-    )
-    one_number(tmp_path, monkeypatch, method="New", dataset="mosi", metric="mae", value="0.6")
-    (found,) = external._left_out("dsrf")
-    assert found.severity == "high"
-    assert found.computed == f"mae {ours}: New 0.6"
-    one_number(tmp_path, monkeypatch, method="New", dataset="mosi", metric="mae", value="0.6", caveat="test-selected")
-    (found,) = external._left_out("dsrf")
-    assert found.severity == "low"
-    assert found.computed == f"mae {ours}: New 0.6*. * New: test-selected"
-    one_number(tmp_path, monkeypatch, method="New", dataset="mosi", metric="mae", value="0.7")
-    assert external._left_out("dsrf") == []
+    ours = printed("DSRF (Ours)", "mae")
+    new = dict(method="New", dataset="mosi", metric="mae")
+    one_number(tmp_path, monkeypatch, **new, value="0.6")
+    (found,) = external._better("dsrf")
+    assert (found.severity, found.computed) == ("note", f"published for CMU-MOSI: MAE {ours}: New 0.6")
+    one_number(tmp_path, monkeypatch, **new, value="0.6", year=2025)
+    (found,) = external._better("dsrf")
+    assert found.computed.endswith("New 0.6 (later)")
+    for change in ({"value": "0.7"}, {"value": "0.6", "caveat": "test-selected"}, {"value": "0.6", "read": "no"}):
+        one_number(tmp_path, monkeypatch, **new, **change)
+        assert external._better("dsrf") == []
+
+
+def test_a_listed_baseline_that_is_published_better_is_found(tmp_path, monkeypatch):
+    ours, best = printed("DSRF (Ours)", "mae"), printed("Self-MM", "mae")
+    row = dict(method="TFN", dataset="mosi", metric="mae")
+    one_number(tmp_path, monkeypatch, **row, value="0.690")
+    (found,) = external._own_list("dsrf")
+    assert found.computed == f"MAE: {best} - {ours} = +0.029 over Self-MM, the best printed; " \
+        f"0.690 - {ours} = +0.011 over TFN as published"  # fmt: skip
+    one_number(tmp_path, monkeypatch, **row, value="0.6791")
+    assert external._own_list("dsrf")[0].computed.endswith("= +0.0001 (equal as printed) over TFN as published")
+    for change in ({"value": "0.708"}, {"value": "0.690", "year": 2025}, {"value": "0.690", "method": "New"}):
+        one_number(tmp_path, monkeypatch, **(row | change))
+        assert external._own_list("dsrf") == []
 
 
 def test_the_named_source_is_held_to(tmp_path, monkeypatch):
     one_number(tmp_path, monkeypatch, method="TFN", dataset="mosi", metric="mae", value="0.950")
     (found,) = external._differing("dsrf")
     assert found.kind == "conflict"
-    assert found.computed == "mae 0.947 against 0.950 (MMSA)"
+    assert found.computed == "1 of 1 cells: MAE 0.947 against 0.950 (MMSA)"
     one_number(tmp_path, monkeypatch, method="TFN", dataset="mosi", metric="mae", value="0.9473")
     assert external._differing("dsrf") == []
+
+
+def test_every_source_is_dated():
+    sources = pd.read_csv(external.FOLDER / "sources.csv", dtype=str)
+    assert set(sources["source"]) == set(load_external()["source"])
+    assert sources["source"].is_unique
+    assert set(sources["read"]) == {"yes", "no"}
 
 
 def test_findings_are_sound():
     found = {f.id: f for f in findings()}
     assert len(found) == len(findings())
-    assert found["amsgfn-literature-table3-mosei-mim"].computed.startswith("mae 0.779 against 0.579")
-    assert found["dsrf-literature-left-out-simsv2"].severity == "high"
-    assert found["dsrf-literature-coincides-with-mods"].computed.startswith("100 of 100 cells equal")
+    assert "MAE 0.779 against 0.579 (MODS)" in found["amsgfn-literature-table3-mosei-mim"].computed
+    assert "MulT 80.68" in found["dsrf-literature-left-out-simsv2"].computed
+    assert "MODS" not in found["dsrf-literature-left-out-simsv2"].computed  # it has a caveat
+    assert found["dsrf-literature-coincides-with-mods"].computed.startswith("237 of the 237 cells")
+    assert "amsgfn-literature-table2-mosi-selfmm" not in found or "1 of 7" in found[
+        "amsgfn-literature-table2-mosi-selfmm"].computed  # fmt: skip
     assert external.checked() > 800
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason="the papers are not at hand")
 def test_quotes_of_facts_are_verbatim():
-    facts = [f for f in findings() if "table" not in f.id and f.id != "amsgfn-literature-coincides-with-mods"]
-    assert len(facts) > 8
+    facts = [f for f in findings() if f.quoted == "words"]
+    assert len(facts) > 7
     assert not [f.id for f in facts if plain(f.quote) not in paper_text(f.paper)]

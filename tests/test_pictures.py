@@ -5,16 +5,15 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
+import papers_text
 import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.patches import Rectangle
 from PIL import Image
 
-from papers_check import audit, calibration, checklist, external, pictures, pictures_noise, possible, shown
+from papers_check import audit, calibration, checklist, facts, pictures, pictures_facts, pictures_noise, possible, shown
 from papers_check import label_counts as labels
-from papers_check.finding import Finding
 from papers_check.papers import ABLATIONS, TITLES
 from papers_check.rows import Row, rows
 from papers_check.seed_noise import claimed_gains, load_noise
@@ -50,16 +49,13 @@ def row(paper, table, dataset, name, **cells) -> Row:
 
 
 def test_overview():
-    found = [
-        Finding(f"dsrf-swap-{k}", "swap", "dsrf", "Table 1", "q", "c", "v", s, "e")
-        for k, s in enumerate(("high", "low"))
-    ]
+    found = [item for item in audit.collect()[0] if item.severity == "high"]
     table = shown.overview(found)
-    assert table.loc["swap"].tolist() == [1, 0, 1, 0]
-    assert list(table.index) == ["swap"]
-    assert "2 findings, 1 of them about a conclusion or a headline number" in texts(pictures.overview(table))
+    assert table.loc["claims without experiment"].tolist() == [2, 0, 0, 0]
+    assert list(table.index) == ["claims without experiment"]
+    assert "2 findings, 2 of them high" in texts(pictures.overview(table))
     real = shown.overview(audit.collect()[0])
-    assert {"claim", "gap", "high", "note"} <= set(texts(pictures.overview(real)))
+    assert {"numbers", "open choices", "high", "note"} <= set(texts(pictures.overview(real)))
 
 
 def test_readable_keeps_every_word_and_the_width():
@@ -70,34 +66,14 @@ def test_readable_keeps_every_word_and_the_width():
         assert "".join(item.explanation.split()) in "".join(text.split())
 
 
-def test_coincidences():
-    five = dict(mae="0.432", corr="0.591", acc2="78.38", acc5="39.30", f1="78.62")
-    found = [row("amsgfn", "4", "sims", "PriSa", **five), row("dsrf", "2", "sims", "TFN", **five | {"acc2": "78.3"})]
-    found.append(row("dsrf", "2", "sims", "Prisa", **dict.fromkeys(five, "1.00")))
-    table = shown.equal_cells(found)
-    assert table["equal"].tolist() == [4, 0]
-    assert table["same_method"].tolist() == [False, True]
-    figure = pictures.coincidences(table)
-    assert {"4/5", "0/5"} <= set(texts(figure))
-    assert marks(figure.axes[0], "v") == [(0.5, 0.16)]  # above PriSa and TFN, not above the framed pair
-    frames = [p.get_xy() for p in figure.axes[0].patches if isinstance(p, Rectangle) and not p.get_fill()]
-    assert frames == [(1, 0)]
-
-    real = shown.equal_cells(PRINTED)
-    assert not (set(real["amsgfn"]) | set(real["dsrf"])) & {"Our", "DSRF (Ours)"}
-    figure = pictures.coincidences(real)
-    assert "9 of 22 rows of the same method coincide; so does 1 of different methods" in texts(figure)
-    assert sum(len(marks(axis, "v")) for axis in figure.axes) == 1
-
-
 def test_allowed_runs_agree_with_the_findings():
     table = shown.runs_allowed(PRINTED)
     for paper, part in table[table["cell"] == "all of them"].groupby("paper"):
-        own = [row for row in PRINTED if row.paper == paper and row.own]
-        said = possible.one_number_of_runs(own).computed
+        own = [row for row in PRINTED if row.paper == paper and row.own and (paper, row.table) not in ABLATIONS]
+        said = next(item for item in possible.runs_of(own) if item).computed
         fits = {state: list(part.loc[part["state"] == state, "m"]) for state in shown.STATES}
         assert fits["possible"] == []
-        assert f"none (rounded), none (truncated), {{{', '.join(map(str, fits[shown.STATES[1]]))}}}" in said
+        assert f"none (rounded); none (cut off); {', '.join(map(str, fits[shown.STATES[1]]))} (runs" in said
     figure = pictures.allowed_runs(table)
     words = texts(figure)
     assert any("AMSGFN none (9, 10 if runs were rounded); DSRF none (7, 9, 10 if" in text for text in words)
@@ -120,12 +96,12 @@ def test_f1_pairs_and_the_line():
     pairs = shown.f1_pairs(PRINTED)
     assert not pairs.duplicated(["paper", "table", "dataset", "side", "row"]).any()
     flagged = {item.where for item in possible.findings() if "-f1-above-accuracy-" in item.id}
-    assert len(pairs.loc[pairs["impossible"], ["paper", "table", "dataset", "row"]].drop_duplicates()) == len(flagged)
+    assert len(pairs.loc[pairs["above"], ["paper", "table", "dataset", "row"]].drop_duplicates()) == len(flagged)
     # What the picture shows, the bar wholly above the line, is what the exact check finds.
     above = pairs["f1"] - pairs["acc"] - pairs["half"] > pairs["most"] - pairs["acc"]
-    assert (above == pairs["impossible"]).all()
+    assert (above == pairs["above"]).all()
     figure = pictures.f1_bound(pairs, shown.f1_limit)
-    odd = pairs[pairs["impossible"]]
+    odd = pairs[pairs["above"]]
     names = {f"{TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()}
     assert names <= set(texts(figure))
     assert sum(len(marks(axis, "^")) for axis in figure.axes) == len(odd)
@@ -136,7 +112,7 @@ def test_f1_pairs_and_the_line():
 def test_f1_of_one_pair():
     found = [row("dsrf", "1", "mosi", "A", acc2_has0="84.02", f1_has0="84.25")]
     pairs = shown.f1_pairs(found)
-    assert pairs["impossible"].tolist() == [True]
+    assert pairs["above"].tolist() == [True]
     assert "DSRF 1: A" in texts(pictures.f1_bound(pairs, shown.f1_limit))
     low = pairs.assign(acc=60.0)
     assert any("1 pairs below 70 % not shown" in text for text in texts(pictures.f1_bound(low, shown.f1_limit)))
@@ -172,49 +148,6 @@ def test_constant_floors():
     assert "0 cells are worse than the best constant prediction (dotted)" in texts(pictures.constant_floors(one))
 
 
-def test_ablation_drops():
-    table = shown.drops(PRINTED)
-    wrong = table[table["wrong"]]
-    assert set(zip(wrong["row"], wrong["column"], strict=True)) == {
-        ("w/o Visual", "Corr"), ("w/o Visual", "Acc-2 (left)"), ("w/o Visual", "F1 (left)")
-    }  # fmt: skip
-    figure = pictures.ablation_drops(table)
-    assert {"-0.60", "+0.01", "w/o DMGF"} <= set(texts(figure))
-    assert len([p for axis in figure.axes for p in axis.patches if p.get_gid() == "wrong way"]) == 3
-    full = row("amsgfn", "6", "mosei", "Our", mae="0.500", corr="0.80")
-    tiny = shown.drops([full, row("amsgfn", "6", "mosei", "w/o X", mae="0.490", corr="0.79")])
-    assert tiny["drop"].tolist() == pytest.approx([-1.0, 1.0])
-    assert len([p for p in pictures.ablation_drops(tiny).axes[0].patches if p.get_gid() == "wrong way"]) == 1
-
-
-def test_gains_by_baseline():
-    table = shown.gains_by_baseline(PRINTED)
-    values = table[list(shown.BASELINES)].to_numpy()
-    assert (np.diff(values, axis=1) <= 1e-9).all()  # a larger set of baselines never has a worse best one
-    sims = table[(table["paper"] == "amsgfn") & (table["dataset"] == "sims")].set_index("column")
-    assert sims.loc["Acc-2"].tolist()[2:5] == pytest.approx([1.93, 0.42, 80.46 - 81.18])
-    for paper in ("amsgfn", "dsrf"):
-        left = external.left_out(paper)
-        left = left[left["caveat"] == ""].drop_duplicates(["dataset", "metric", "side"])
-        behind = table[(table["paper"] == paper) & table["behind"]]
-        either = behind[behind[shown.BASELINES[1]] < 0]
-        assert len(left) <= len(behind) <= len(left) + len(either)
-    figure = pictures.gains_by_baseline(table)
-    assert {"TETFN 81.18", "MulT 0.7378", "CH-SIMS v2 Corr"} <= set(texts(figure))
-    assert "MulT 0.2905" not in texts(figure)  # 0.291 is that number rounded
-    tiny = table.head(1).assign(behind=True, rival="X 1")
-    assert "X 1" in texts(pictures.gains_by_baseline(tiny))
-
-
-def test_stated_gains():
-    table = shown.stated_gains()
-    assert table["status"].value_counts().to_dict() == {"recomputes": 39, "does not recompute": 3, "not expressible": 3}
-    figure = pictures.stated_gains(table)
-    assert {"mosei-f1-gain: 0.43, not 0.83", "sims-f1-gain: 2.17, not 1.92"} <= set(texts(figure))
-    assert len(marks(figure.axes[0], "^")) == 3
-    assert texts(pictures.stated_gains(table[table["status"] == "recomputes"].head(2)))
-
-
 def test_capsules():
     readings = shown.capsules()
     (c, u), (c_own, u_own) = readings.values()
@@ -233,6 +166,54 @@ def test_checklist():
     assert {"34", "29", "absent", "AMSGFN"} <= set(texts(pictures.checklist(counts)))
     tiny = pd.DataFrame({"stated": [1], "absent": [0]}, index=["dsrf"])
     assert "absent" not in texts(pictures.checklist(tiny))
+
+
+# --- the facts ------------------------------------------------------------------------------------------------------
+
+
+def test_every_fact_has_its_picture():
+    assert list(pictures_facts.PICTURES) == [item.id for item in audit.facts(audit.collect()[0])]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dsrf-claim-ablation-modalities", ["3 of 14 scores are higher", "-0.48", "+4.32"]),
+        ("amsgfn-missing-ablation-cor-row", ["w/o Cor (text only)", "1.15", "1.39", "4.24"]),
+        ("dsrf-missing-module-names", ["no loss defined: SFR, SFDR", "USF"]),
+        ("dsrf-conflict-eq11-unused-reconstruction", ["reconstruction", "made", "read"]),
+        ("dsrf-missing-eq16-softmax-mae", ["likeliest class: -1.00", "expected value: -0.46"]),
+        ("both-missing-spread", ["32 of 39 printed gains", "CMU-MOSI Acc-2 (right)"]),
+        ("both-missing-robustness", ["the last 3 columns stand in none", "DSRF Table 3"]),
+        ("amsgfn-conflict-own-list-sims", ["+1.93 Self-MM", "+0.42 Self-MM", "+0.10 Self-MM"]),
+    ],
+)
+def test_what_the_picture_of_a_fact_says(name, words):
+    said = " ".join(texts(pictures_facts.PICTURES[name]()))
+    assert [word for word in words if word not in said] == []
+
+
+def test_odd_bars_are_hatched():
+    for name in ("dsrf-claim-ablation-modalities", "amsgfn-missing-ablation-cor-row"):
+        figure = pictures_facts.PICTURES[name]()
+        hatched = [bar for axis in figure.axes for bar in axis.patches if bar.get_hatch()]
+        assert len(hatched) == 3
+
+
+@pytest.mark.skipif(not papers_text.FOLDER.exists(), reason="the papers are not at hand")
+def test_marks_are_in_the_papers():
+    marks = pd.read_csv(facts.MARKS, dtype=str, keep_default_na=False)
+    wrong = [
+        q for p, q in marks[["paper", "quote"]].to_numpy() if papers_text.plain(q) not in papers_text.paper_text(p)
+    ]
+    assert not wrong
+
+
+def test_a_table_shows_what_its_rows_are():
+    table = facts.tested()
+    assert table.loc["AMSGFN Table 5"].tolist()[:3] == ["stands", "stands", ""]
+    assert table.loc["DSRF Table 3"].tolist()[:3] == ["stands", "stands", "stands"]
+    assert "AMSGFN Table 1" not in table.index
 
 
 # --- seed noise -------------------------------------------------------------------------------------------------------

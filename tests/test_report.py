@@ -29,9 +29,15 @@ def finding(**changes):
         "where": "Table 3, CMU-MOSI",
         "quote": "a drop in all settings",
         "computed": "18 of 21 comparisons hold",
-        "verdict": "does not hold",
-        "severity": "high",
+        "verdict": "three numbers are higher",
         "explanation": "Three of the numbers are better without it.",
+        "check": "claim",
+        "title": "Not in all settings",
+        "innocent_reading": "Noise between runs.",
+        "survives": "yes",
+        "needs": "paper",
+        "touches": "conclusion",
+        "group": "numbers",
     }
     return Finding(**values | changes)
 
@@ -290,13 +296,16 @@ def test_the_checker_sees_it(problem, small):
 def test_what_stands_on_the_page(whole, audited):
     page = Page(whole)
     found, counts = audited
-    assert [element["id"] for element in page.all("article")] == [one.id for one in found]  # worst first
+    shown = [element["id"] for element in page.all("article")]
+    assert sorted(shown) == sorted(one.id for one in found)
+    assert shown[:10] == [one.id for one in audit.facts(found)]
+    assert len(page.all("img")) == 10  # a picture each
     kinds = pd.Series([element["data-kind"] for element in page.elements if "data-kind" in element]).value_counts()
     assert kinds["finding"] == len(found)
     assert kinds["claim"] == sum(len(claims.check_all(paper)) for paper in ("amsgfn", "dsrf"))
     text = " ".join(page.all("main")[0]["text"].split())
     for one in found:
-        for part in (one.verdict, one.where, one.quote, one.computed, one.explanation):
+        for part in (one.verdict, one.where, one.innocent_reading, one.computed, one.explanation, *one.instances):
             assert " ".join(part.split()) in text
     assert all(name in text for name in counts)
     assert "msa check --store runs" in page.all("header")[0]["text"]
@@ -607,7 +616,7 @@ def test_a_filter_leaves_what_it_names(query, name, word, browse, whole):
 
 def test_text_is_searched_in_any_case_and_a_link_opens_its_finding(browse, joined):
     text = report.report(
-        [finding(), finding(id="dsrf-claim-other", quote="QUEEN", severity="low")], [], joined, COMMAND
+        [finding(), finding(id="dsrf-claim-other", quote="QUEEN", touches="detail")], [], joined, COMMAND
     )
     dom, _ = browse(text, "?text=queen")
     shown = [e["id"] for e in Page(dom).all("article") if "hidden" not in e]
