@@ -13,6 +13,7 @@ from pathlib import Path
 
 from papers_check import PAPERS as STUDIED
 from papers_check import controls, gaps
+from papers_check.claims import NOTHING_PRINTED
 from papers_check.finding import GROUPS, PAPERS, SEVERITIES, Finding, by_severity, found, judged
 from papers_check.papers import TITLES as PAPER_TITLES
 
@@ -60,9 +61,10 @@ def merged(items: Iterable[Finding]) -> list[Finding]:
     for target, members in parts.items():
         whole = kept.get(target) or _whole(target, members)
         lines = [line for item in members for line in (item.instances or (_line(item, target),))]
-        kept[target] = replace(
-            whole, instances=(*whole.instances, *lines) if len(members) > 1 or kept.get(target) else ()
-        )
+        if target not in kept and len(members) == 1:
+            lines = members[0].instances  # what it computed is said already
+        computed = f"{len(lines)} places, a line each" if whole.computed == NOTHING_PRINTED else whole.computed
+        kept[target] = replace(whole, computed=computed, instances=(*whole.instances, *lines))
     return list(kept.values())
 
 

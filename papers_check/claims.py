@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent / "claims"
 COLUMNS = ["id", "paper", "where", "quote", "kind", "expression", "printed", "tolerance"]
 COLUMNS += ["reads_as", "fact", "verdict", "reason"]
 KINDS = ("gain", "drop", "total", "restated", "best", "all", "order", "significance", "existence", "other")
+NOTHING_PRINTED = "no printed cell bears on it"
 RECOMPUTES, WITHIN, FAILS, NOT_EXPRESSIBLE = "recomputes", "within rounding", "does not recompute", "not expressible"
 
 
@@ -120,7 +121,7 @@ def _finding(fact: str, parts: list[Checked]) -> Finding:
     main = next((part for part in parts if part.claim["verdict"]), parts[0])
     both = len({part.claim["paper"] for part in parts}) > 1
     places = [(f"{TITLES[part.claim['paper']]}, " if both else "") + part.claim["where"] for part in parts]
-    computed = ["no printed cell bears on it" if part.status == NOT_EXPRESSIBLE else part.computed for part in parts]
+    computed = [NOTHING_PRINTED if part.status == NOT_EXPRESSIBLE else part.computed for part in parts]
     untrue = "is not true of the printed cells" if main.claim["printed"] == "true" else main.status
     return found(
         "claim",

@@ -519,6 +519,12 @@ def test_every_page_is_linked_and_says_everything(collected):
     assert [line[:4] for line in index[:10]] == [f"| {k} " if k < 10 else "| 10" for k in range(1, 11)]
 
 
+def test_the_readme_counts_them_right(collected):
+    found = collected[0]
+    high, medium = (sum(finding.severity == word for finding in found) for word in ("high", "medium"))
+    assert f"{len(found)} findings, {high} high, {medium} medium" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_gaps_are_one_table_per_paper(collected):
     made = audit.pages(collected[0])
     for paper in PAPERS:
