@@ -11,7 +11,7 @@ import pytest
 
 from papers_check import audit, claims, load_reported, report, verdicts
 from papers_check.finding import Finding
-from papers_check.joined import NO_RUNS, Data, TablePage, assemble, summary
+from papers_check.joined import NO_RUNS, Data, TablePage, assemble, pages_from, summary
 from papers_check.rows import column
 
 HOSTILE = """"><script>alert(1)</script>'</details><img src=x onerror=y>&amp;{{ 7 * 7 }}"""
@@ -483,6 +483,28 @@ def test_several_cells_are_allowed_for_over_the_whole_table():
     assert (table["p_1_holm"] >= table["p_1"]).all()
     smallest = table.loc[table["p_1"].idxmin()]
     assert smallest["p_1_holm"] == pytest.approx(smallest["p_1"] * len(table))  # of both data sets
+
+
+def test_every_row_is_read_under_each_condition_it_was_run_under():
+    frozen = ["full", "w/o HSF", "no_routing", "no_usf"]
+    tuned = {label: f"{label}, tuned" for label in ("full", "w/o HSF", "no_usf")}
+    rows = rows_like("dsrf", 3, "mosi", "planted-mosi", LABELS)
+    rows = pd.concat([rows, *(rows[rows["label"] == label].assign(label=name) for label, name in tuned.items())])
+    conditions = {"frozen features": dict(zip(frozen, frozen, strict=True)), "BERT fine-tuned": tuned}
+    table = {"paper": "dsrf", "table": 3, "data": {"mosi": ("planted-mosi", True, 400)}, "rows": rows}
+    pages = pages_from([table | {"ours": [*frozen, "w/o Audio"], "readings": {}, "conditions": conditions}])
+    joined = assemble(pages)
+    cells = joined.cells[joined.cells["table"].eq("3") & joined.cells["paper"].eq("dsrf")]
+    labels = cells.drop_duplicates("row").groupby("printed_row")["label"].apply(list).to_dict()
+    assert labels["DSRF (Full)"] == ["full", "full, tuned"]
+    assert labels["w/o Audio"] == ["w/o Audio"]
+    assert labels["w/o SFR"] == ["no_routing", "no_usf", "no_routing", "no_usf, tuned"]  # A, B, C, and B tuned
+    found = joined.relations
+    for name in ("better", "worse"):
+        tuned_lines = found[found[name].str.contains("BERT fine-tuned")]
+        other = {"better": "worse", "worse": "better"}[name]
+        assert tuned_lines[other].str.contains("BERT fine-tuned").all()
+        assert len(tuned_lines)
 
 
 ROWS = rows_like("dsrf", 3, "mosi", "planted-mosi", LABELS)
