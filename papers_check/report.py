@@ -240,7 +240,7 @@ def _relation(line: Mapping, decimals: Mapping[tuple[str, str], int]) -> dict:
         "how": line["interval"] + (f", r = {line['correlation']:.2f}" if line["correlation"] >= -1 else ""),
         "smallest": _number(line["smallest_effect"], k),
         "margin": _number(line["margin"], k),
-        "reason": line["reason"].partition(": ")[2],
+        "reason": "" if line["verdict"] in (relations.HOLDS, relations.REVERSED) else line["reason"].partition(": ")[2],
         "by_construction": line["by_construction"],
         "p": "below 0.001" if line["p_holm"] < 0.001 else _number(line["p_holm"], 3),
         "n": f"{line['n_better']} / {line['n_worse']}",
