@@ -25,16 +25,12 @@ class Scale:
     train: Mapping = field(default_factory=dict)
 
 
-SMALL = {  # the smallest sensible width of each model
-    "amsgfn": {"d": 16, "heads": 2, "n_layers": 1},
-    "dsrf": {"d": 16, "heads": 2, "n_layers": 1},
-}
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
         seeds=1,
         cost="seconds; numbers without meaning",
         sizes="train=48&valid=24&test=32",
-        switches=SMALL,
+        switches={name: model.SMALL for name, model in MODELS.items()},
         train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
     ),
     "quick": Scale(
@@ -48,16 +44,6 @@ SCALES: dict[str, Scale] = {
 }
 FIRST_SEED = 1111
 SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
-BATCH_SIZES = {"mosi": 32, "sims": 32}  # per printed data set, at full scale; 64 otherwise
-SLOW = {"lr": 1e-5, "lr_encoder": 1e-5, "weight_decay": 1e-3}
-PRINTED: dict[str, dict[str, dict]] = {  # what a paper states for a data set, taken at full scale: DSRF, section 4.2
-    "dsrf": {
-        "mosi": {"d": 128, "batch_size": 32, **SLOW, "lr": 3e-5, "lr_encoder": 3e-5},
-        "mosei": {"d": 128, "batch_size": 64, **SLOW},
-        "sims": {"d": 64, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
-        "simsv2": {"d": 128, "batch_size": 32, **SLOW, "weight_decay": 1e-2},
-    }
-}
 
 
 @dataclass(frozen=True)

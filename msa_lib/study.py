@@ -17,18 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msa_lib import MODALITIES
 from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
 from msa_lib.data.check import SIZES
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.identity import dataset_of
-from msa_lib.models import MODELS
+from msa_lib.models import MODELS, card
 from msa_lib.pages import (  # fmt: skip
-    BATCH_SIZES,
     FIRST_SEED,
     FROZEN,
     PAGES,
-    PRINTED,
     SCALES,
     SHORTER,
     TUNED,
@@ -235,8 +232,8 @@ def _rows(
     )
     for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
         own = {"bert": "frozen", **own} if only_tokens and model in MODELS else own
-        reason = impossible(dataset, own) or (no_encoder if "bert" in own else "")
-        if reason:
+        fits = MODELS[model].fits(dataset, own) if model in MODELS else card.lacking(dataset, own.get("modalities", ""))
+        if reason := fits or (no_encoder if "bert" in own else ""):
             reasons[label] = reason
         else:
             possible[label] = model, own
@@ -255,24 +252,9 @@ def _token_range(dataset: Dataset) -> tuple[int, int]:
     return max(int(t[:, 0].max()) for t in tokens if len(t)), max(t.shape[-1] for t in tokens)
 
 
-def impossible(dataset: Dataset, switches: Mapping) -> str:
-    """Why a row with these switches cannot be had on `dataset`, a sentence; empty if it can."""
-    have = {letter for letter, has in zip("tav", dataset.available, strict=True) if has}
-    fixed = {switches["select"][-1]} if str(switches.get("select", "")).startswith("fixed:") else set()
-    lacking = (set(switches.get("modalities", "")) | fixed) - have
-    if lacking:
-        words = " and ".join(m for m in MODALITIES if m[0] in lacking)
-        return f"It needs {words}, which {dataset.name} lacks."
-    if switches.get("select") == "oracle" and "dominant" not in dataset.train.truth:
-        return f"It needs the planted dominant modality, which {dataset.name} does not know."
-    return ""
-
-
 def _settings(model: str, printed: str, scale: str) -> dict:
-    """Training settings of a scale; at full scale what the paper states for the data set, its width included."""
-    if SCALES[scale].train:
-        return dict(SCALES[scale].train)
-    return dict(PRINTED.get(model, {}).get(printed, {"batch_size": BATCH_SIZES.get(printed, 64)}))
+    """Training settings of a scale; at full scale the recipe of the model for the data set, its width included."""
+    return dict(SCALES[scale].train) or card.settings(MODELS[model].RECIPES[printed])
 
 
 # --- what the store holds of the printed tables ----------------------------------------------------------------------
@@ -342,7 +324,8 @@ def _other_settings(page: Page, printed: str, rows: pd.DataFrame) -> str:
 
     A row may change what it is about (its own switches); every other printed setting has to be the printed one.
     """
-    stated = PRINTED.get(page.paper, {}).get(printed, {})
+    recipe = MODELS[page.paper].RECIPES[printed]
+    stated = {name: value for name, (value, source) in recipe.items() if not source.startswith("ours")}
     labels = {twin: label for label in page.tuned for twin in (label, tuned_label(label))}
     for _, row in rows.drop_duplicates("run").iterrows() if len(rows) else ():
         if row["label"] not in labels or row["model"] != page.paper:

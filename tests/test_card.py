@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 import pytest
 from toy import dataset, text_only
 
-from msa_lib import pages, study
 from msa_lib.data import REAL, Dataset
 from msa_lib.models import MODELS, build_model
 from msa_lib.models.card import Card, Stated, all_but, lacking, settings
@@ -78,17 +77,3 @@ def test_the_reason_names_what_is_missing():
 def test_a_card_cannot_leave_out_a_switch_that_is_not_there():
     with pytest.raises(ValueError, match="DSRFConfig has no switch depth"):
         all_but(MODELS["dsrf"].Config, "d", "depth")
-
-
-# Until `study` takes these facts from the models: what it holds is the same. Goes with the switch-over.
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_study_holds_the_same(name):
-    model = MODELS[name]
-    assert pages.SMALL[name] == model.SMALL
-    for real in REAL:
-        assert study._settings(name, real, "full") == settings(model.RECIPES[real])
-    for data in DATA.values():
-        for switches in model.VARIANTS.values():
-            assert study.impossible(data, switches) == model.fits(data, switches)
