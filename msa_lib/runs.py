@@ -312,7 +312,10 @@ def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
     asked = [(run, parameters(run, Path(store))) for run in runs]
     found = [(run, _read(Path(store).resolve() / run_id(params), params)) for run, params in asked]
     found = [(run, result) for run, result in found if result is not None]
-    return _labelled([run for run, _ in found], [result for _, result in found]) if found else pd.DataFrame()
+    if not found:
+        _results(store)  # says so if the store has only runs of before
+        return pd.DataFrame()
+    return _labelled([run for run, _ in found], [result for _, result in found])
 
 
 def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
@@ -362,6 +365,11 @@ def rows_of(result: Mapping) -> list[dict]:
 
 def collect(store: Path | str = STORE) -> pd.DataFrame:
     """Rows of every finished or failed run in a store. Directories without a result.json are not results."""
+    return pd.DataFrame([row for result in _results(store) for row in rows_of(result)])
+
+
+def _results(store: Path | str) -> list[dict]:
+    """Every result in a store, but for those of before runs had versions: they are named in one warning."""
     results = [_read(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
     results = [result for result in results if "params" in result]
     old = [Path(result["folder"]).name for result in results if "versions" not in result["params"]]
@@ -369,6 +377,6 @@ def collect(store: Path | str = STORE) -> pd.DataFrame:
         warnings.warn(
             f"{len(old)} runs in {store} were made before runs had versions ({old[0]}, ...): they are left out, for "
             f"nothing says which code they are of; delete their folders.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return pd.DataFrame([row for r in results if "versions" in r["params"] for row in rows_of(r)])
+    return [result for result in results if "versions" in result["params"]]

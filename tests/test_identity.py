@@ -183,6 +183,12 @@ def test_a_store_of_before_is_named_and_left_out(tmp_path):
     with pytest.warns(UserWarning, match=rf"^1 runs in .* versions \({path.parent.name}, \.\.\.\): they are"):
         rows = collect(tmp_path)
     assert set(rows["run"]) == {Path(new["folder"]).name}
+    assert set(finished([toy(1)], tmp_path)["run"]) == {Path(new["folder"]).name}
+    path.rename(path.with_name("other.json"))
+    assert finished([toy(2)], tmp_path).empty  # nothing of before, nothing to say
+    path.with_name("other.json").rename(path)
+    with pytest.warns(UserWarning, match="before runs had versions"):
+        assert finished([toy(3)], tmp_path).empty
 
 
 # Data that are gone, changed or unchanged
