@@ -2,11 +2,15 @@
 
 Three sources: the rows that MMSA publishes (means of five runs each), the rows that MODS prints as its own or its own
 re-runs, and the means of five seeds in the public training logs of MMSA (`noise/seeds.csv`). A check that marks many
-of them marks something that real runs do.
+of them marks something that real runs do. Checks of one row alone have run on the single runs of those logs, too; the
+logs stay outside the repository, the counts are in `noise/controls.csv`, which `python -m papers_check.controls FOLDER`
+writes.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +19,7 @@ from papers_check.external import load_external
 from papers_check.finding import Finding
 from papers_check.papers import PAPERS
 from papers_check.rows import Row, tables
-from papers_check.seed_noise import load_noise
+from papers_check.seed_noise import NOISE, REGRESSION, load_noise, load_runs
 
 NONE = "not a check of numbers in a row; no row of real runs enters."
 PERCENT, SMALL = 2, 3  # decimals as printed, of percentages and of MAE and Corr
@@ -47,6 +51,23 @@ def _pools() -> Iterator[Row]:
             metric, _, side = name.partition("_")
             cells[metric, side] = f"{mean:.{SMALL if metric in ('mae', 'corr') else PERCENT}f}"
         yield Row(PAPERS[0], "logs", dataset, f"{model} {config}", "", cells)
+
+
+def single_runs(folder: Path | str) -> list[Row]:
+    """Every regression run of the public logs in `folder`, as it would be printed."""
+    runs = load_runs(folder)
+    found = []
+    for run in runs[runs["train_mode"] == "regression"].to_dict("records"):
+        cells = {}
+        for theirs, ours in REGRESSION.items():
+            value = run.get(f"test_{theirs}", float("nan"))
+            metric, _, side = ours.partition("_")
+            sided = metric not in ("acc2", "f1") or bool(side) == (run["dataset"] in ("mosi", "mosei"))
+            if value == value and sided:
+                small = metric in ("mae", "corr")
+                cells[metric, side] = f"{value:.{SMALL}f}" if small else f"{100 * value:.{PERCENT}f}"
+        found.append(Row(PAPERS[0], "runs", run["dataset"], run["run"], "", cells))
+    return found
 
 
 def by_row(check: Callable[[Row], Iterable[Finding | None] | Finding | None]):
@@ -94,6 +115,7 @@ CHECKS: dict[str, Callable[[list[Row]], int]] = {
     "below-constant": by_row(possible.below_constant),
     "mae-floor": by_row(possible.mae_floors),
 }
+SINGLE = ("out-of-range", "class-order", "f1-above-accuracy", "zero-labels", "below-constant", "mae-floor")
 OF_TABLES = ("precision",)  # marks tables, not rows
 
 
@@ -105,6 +127,8 @@ def rates() -> pd.DataFrame:
         for check, marked in CHECKS.items():
             of = len(tables(rows)) if check in OF_TABLES else len(rows)
             lines.append((check, source, marked(rows), of))
+    single = pd.read_csv(NOISE / "controls.csv").assign(source="of single runs in the same logs")
+    lines += single[["check", "source", "marked", "of"]].itertuples(index=False, name=None)
     return pd.DataFrame(lines, columns=["check", "source", "marked", "of"])
 
 
@@ -118,3 +142,15 @@ def lines() -> dict[str, str]:
         )
         said[check] = f"on rows known to be real runs this check marks {', '.join(parts)}."
     return said
+
+
+def of_single_runs(folder: Path | str) -> pd.DataFrame:
+    """How many single runs of the logs in `folder` each check of one row marks: columns check, marked, of."""
+    rows = single_runs(folder)
+    return pd.DataFrame(
+        [(check, CHECKS[check](rows), len(rows)) for check in SINGLE], columns=["check", "marked", "of"]
+    )
+
+
+if __name__ == "__main__":
+    of_single_runs(sys.argv[1]).to_csv(NOISE / "controls.csv", index=False)
