@@ -631,6 +631,12 @@ def test_readings_do_not_make_a_table_larger():
     ours = judged[judged["printed_row"] == "Our"]
     assert ours["p_1_holm"].tolist() == pytest.approx((7 * ours["p_1"]).tolist())
     assert ours["p_1_bh"].nunique() == 1
+    # One reading of the own row fails by far, another does not: to the other cells the row is no failure.
+    values |= {"full a": FAR, "full b": CLOSE, "row 0": [x - 0.03 for x in CLOSE]}
+    judged = judged_readings(readings, values | dict.fromkeys(names[1:], CLOSE), synthetic=False)
+    line = judged[judged["printed_row"] == "row 0"].iloc[0]
+    assert judged["p_1"].min() < line["p_1"]
+    assert line["p_1_holm"] == pytest.approx(7 * line["p_1"])
 
 
 @pytest.mark.parametrize(("same", "kind"), [(True, "paired"), (False, "Welch")])
