@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from msa_lib.data import Batch, Dataset, Split
 from msa_lib.data.dataset import steps_mask
+from msa_lib.models.card import Card
 from msa_lib.models.layers import Output, masked_mean
 
 DATA = "planted?train=64&valid=32&test=32"
@@ -38,6 +39,12 @@ class Toy(nn.Module):
     """Two layers on the mean of text, with a fault on demand in the loss term `extra`."""
 
     Config, VARIANTS, RECORD = ToyConfig, {"full": {}}, ("pooled",)
+    CARD = Card("none", "specified", "everything", "nothing", ())
+    RECIPES, SMALL = {}, {}
+
+    @staticmethod
+    def fits(dataset: Dataset, switches: dict) -> str:
+        return ""
 
     def __init__(self, dataset: Dataset, c: ToyConfig) -> None:
         super().__init__()
@@ -47,7 +54,8 @@ class Toy(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dataset.feature_dims[0], c.width), nn.Dropout(0.2), nn.Linear(c.width, 1))
 
     def forward(self, batch: Batch) -> Output:
-        pooled = masked_mean(batch.text, batch.masks[0])
+        mask = batch.masks[0]
+        pooled = masked_mean(batch.text.masked_fill(~mask[..., None], 0.0), mask)
         y = self.layers(pooled)[:, 0]
         return Output(y * 0 + 0.5 if self.c.output == "constant" else y, {"pooled": pooled})
 

@@ -254,7 +254,8 @@ class AMSGFN(nn.Module):
     def fits(dataset: Dataset, switches: Mapping) -> str:
         """Why these switches are not possible on the data set; empty if they are."""
         select = switches.get("select", "")
-        if reason := lacking(dataset, switches.get("modalities", "") + select.partition("fixed:")[2]):
+        asked = switches.get("modalities", "") + select.partition("fixed:")[2] + "tav" * (select == "oracle")
+        if reason := lacking(dataset, asked):
             return reason
         if select == "oracle" and "dominant" not in dataset.train.truth:
             return f"It needs the planted dominant modality, which {dataset.name} does not know."
