@@ -35,10 +35,12 @@ def test_a_card_names_switches_and_says_where_the_model_is_from(name):
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_what_the_card_calls_ours_is_what_the_audit_finds_open(name):
+def test_what_the_audit_finds_open_is_ours_by_the_card(name):
     model = MODELS[name]
     gaps = load_gaps(name)["switch"].str.partition(".")
-    assert set(model.CARD.choices) == set(gaps[gaps[0] == model.Config.__name__][2])
+    opened = set(gaps[gaps[0] == model.Config.__name__][2])
+    assert opened
+    assert opened <= set(model.CARD.choices)
 
 
 @pytest.mark.parametrize("name", MODELS)
