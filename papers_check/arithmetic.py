@@ -4,8 +4,8 @@ Every function takes the printed string, because "78.30" and "78.3" say differen
 right answers over a count of samples; that alone rules out many printed values (GRIM; Brown & Heathers 2017), many
 pairs of accuracy and F1, and many pairs of the two accuracies left and right of a slash.
 
-An impossible value has innocent explanations: another test set, metrics averaged over mini-batches, runs rounded before
-averaging, a typing slip. The word is "arithmetically impossible as described", and no more.
+A value that no count gives has innocent explanations: another test set, metrics averaged over mini-batches, runs
+rounded before averaging, another order of arguments, a typing slip. What follows from it is judged in `innocent/`.
 """
 
 from collections.abc import Iterable
@@ -183,7 +183,7 @@ def mae_floor(accuracy: str, values: np.ndarray, counts: np.ndarray, distance: n
     """The smallest MAE beside a printed accuracy: each wrong answer costs at least the way to the nearest other class.
 
     `distance` [K]: that way for each distinct label value; `counts` [K]: how often the value occurs; `values` [K].
-    Provable and weak: it says what is impossible, not what is likely.
+    Provable and weak: it says what cannot be, not what is likely.
     """
     if len(values) != len(counts) or len(values) != len(distance):
         raise ValueError(

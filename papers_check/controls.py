@@ -3,7 +3,7 @@
 Three sources: the rows that MMSA publishes (means of five runs each), the rows that MODS prints as its own or its own
 re-runs, and the means of five seeds in the public training logs of MMSA (`noise/seeds.csv`). A check that marks many
 of them marks something that real runs do. Checks of one row alone have run on the single runs of those logs, too; the
-logs stay outside the repository, the counts are in `noise/controls.csv`, which `python -m papers_check.controls FOLDER`
+logs stay outside the repository, the counts are in `innocent/controls.csv`, which `python -m papers_check.controls FOLDER`
 writes.
 """
 
@@ -16,10 +16,10 @@ import pandas as pd
 
 from papers_check import possible, within
 from papers_check.external import load_external
-from papers_check.finding import Finding
+from papers_check.finding import FOLDER, Finding
 from papers_check.papers import PAPERS
 from papers_check.rows import Row, tables
-from papers_check.seed_noise import NOISE, REGRESSION, load_noise, load_runs
+from papers_check.seed_noise import REGRESSION, load_noise, load_runs
 
 NONE = "not a check of numbers in a row; no row of real runs enters."
 PERCENT, SMALL = 2, 3  # decimals as printed, of percentages and of MAE and Corr
@@ -127,7 +127,7 @@ def rates() -> pd.DataFrame:
         for check, marked in CHECKS.items():
             of = len(tables(rows)) if check in OF_TABLES else len(rows)
             lines.append((check, source, marked(rows), of))
-    single = pd.read_csv(NOISE / "controls.csv").assign(source="of single runs in the same logs")
+    single = pd.read_csv(FOLDER / "controls.csv").assign(source="of single runs in the same logs")
     lines += single[["check", "source", "marked", "of"]].itertuples(index=False, name=None)
     return pd.DataFrame(lines, columns=["check", "source", "marked", "of"])
 
@@ -153,4 +153,4 @@ def of_single_runs(folder: Path | str) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    of_single_runs(sys.argv[1]).to_csv(NOISE / "controls.csv", index=False)
+    of_single_runs(sys.argv[1]).to_csv(FOLDER / "controls.csv", index=False)

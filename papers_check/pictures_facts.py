@@ -179,3 +179,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "both-missing-robustness": robustness,
     "amsgfn-conflict-own-list-sims": two_sources,
 }
+
+
+def drawn() -> dict[str, bytes]:
+    """Finding id -> the picture of that fact as a small PNG."""
+    return {name: pictures.compact(draw()) for name, draw in PICTURES.items()}

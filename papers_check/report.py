@@ -29,14 +29,13 @@ CLAIM_WORDS = {
     WITHIN: "recomputes within rounding",
     RECOMPUTES: "recomputes",
 }
-# How a word is drawn: colour and border. The word itself always stands there, too.
+# How a word is drawn; the word itself always stands there, too.
 TONES = {
     "for": (verdicts.REPRODUCED, verdicts.COMPATIBLE, relations.HOLDS, RECOMPUTES, CLAIM_WORDS[WITHIN]),
-    "against": (verdicts.IMPOSSIBLE, verdicts.NOT_REPRODUCED, relations.REVERSED, relations.NO_EFFECT, FAILS, "high"),
+    "against": (verdicts.NOT_REPRODUCED, relations.REVERSED, relations.NO_EFFECT, FAILS, "high"),
     "between": (verdicts.FEW_RUNS, verdicts.BEST_OF, verdicts.TEST_SELECTION, verdicts.SMALL_DIFFERENCE, "medium"),
 }
 MEANINGS = {
-    verdicts.IMPOSSIBLE: "no runs of any kind could print this number as the paper describes it",
     verdicts.REPRODUCED: "inside our interval, and shown to be within the margin, however many runs were averaged",
     verdicts.COMPATIBLE: "inside our interval however many runs were averaged; being close is not shown",
     verdicts.FEW_RUNS: "inside only if the paper averaged few runs",
@@ -66,15 +65,9 @@ def whole(pages: Iterable[TablePage], provenance: Mapping[str, str], notes: Sequ
     """The page from the result rows on: judge them, run all checks of the audit, recompute all claims."""
     found, counts = audit.collect()
     checked = [result for paper in PAPERS for result in claims.check_all(paper)]
-    return report(found, checked, assemble(pages), provenance, counts, notes, drawn(found))
+    from papers_check.pictures_facts import drawn  # slow to import, and not needed for the rest
 
-
-def drawn(found: Iterable[Finding]) -> dict[str, bytes]:
-    """Finding id -> the picture of that fact as a small PNG."""
-    from papers_check import pictures, pictures_facts  # slow to import, and not needed for the rest
-
-    names = {finding.id for finding in audit.facts(found)}
-    return {name: pictures.compact(draw()) for name, draw in pictures_facts.PICTURES.items() if name in names}
+    return report(found, checked, assemble(pages), provenance, counts, notes, drawn())
 
 
 def report(
@@ -133,7 +126,7 @@ def report(
 
 
 def _refuse_absolute(cells: pd.DataFrame) -> None:
-    allowed = (verdicts.SYNTHETIC, verdicts.IMPOSSIBLE, verdicts.NOT_ATTEMPTED)
+    allowed = (verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED)
     wrong = cells[cells["synthetic"].astype(bool) & ~cells["verdict"].isin(allowed)]
     if len(wrong):
         row, metric, verdict = wrong.iloc[0][["row", "metric", "verdict"]]

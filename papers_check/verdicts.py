@@ -7,7 +7,7 @@ it: inside, and equivalent, must hold for every m, outside for every m.
 
 Fixed before any run: alpha = 0.05; the margin of equivalence is half of the gain the paper itself prints for its own
 row over the runner-up of that table, per data set, metric and side, and where it prints no gain there is no margin;
-below five seeds no word beyond impossible, compatible, compatible if few runs and not attempted. Synthetic data are
+below five seeds no word beyond compatible, compatible if few runs and not attempted. Synthetic data are
 never compared with a printed number.
 """
 
@@ -32,7 +32,6 @@ KEY = ("paper", "table", "dataset", "row", "metric", "side")
 KEY_PRINTED = ("paper", "table", "dataset", "printed_row", "metric", "side")
 COLUMN = ("paper", "table", "dataset", "metric", "side")
 
-IMPOSSIBLE = "impossible as described"
 REPRODUCED = "reproduced"
 COMPATIBLE = "compatible"
 FEW_RUNS = "compatible if few runs"
@@ -42,7 +41,7 @@ SMALL_DIFFERENCE = "small real difference"
 NOT_REPRODUCED = "not reproduced"
 NOT_ATTEMPTED = "not attempted"
 SYNTHETIC = "not comparable: synthetic"
-VERDICTS = (IMPOSSIBLE, REPRODUCED, COMPATIBLE, FEW_RUNS, BEST_OF, TEST_SELECTION, SMALL_DIFFERENCE, NOT_REPRODUCED)
+VERDICTS = (REPRODUCED, COMPATIBLE, FEW_RUNS, BEST_OF, TEST_SELECTION, SMALL_DIFFERENCE, NOT_REPRODUCED)
 VERDICTS += (NOT_ATTEMPTED, SYNTHETIC)
 
 
@@ -100,14 +99,14 @@ class Verdict:
         for verdict in (self.verdict, self.verdict_truncated):
             if verdict not in VERDICTS:
                 raise ValueError(f"verdict {verdict!r}: expected one of {', '.join(VERDICTS)}")
-        if self.synthetic and self.verdict not in (SYNTHETIC, IMPOSSIBLE, NOT_ATTEMPTED):
+        if self.synthetic and self.verdict not in (SYNTHETIC, NOT_ATTEMPTED):
             raise ValueError(f"{self.row} {self.metric} on synthetic data is {self.verdict!r}: expected {SYNTHETIC!r}")
 
 
 # --- readings of one cell -------------------------------------------------------------------------------------------
 
 # A word that says something against a cell needs every reading of it, so what was not attempted comes before these.
-BEST_FIRST = (IMPOSSIBLE, REPRODUCED, COMPATIBLE, FEW_RUNS, SYNTHETIC, NOT_ATTEMPTED)
+BEST_FIRST = (REPRODUCED, COMPATIBLE, FEW_RUNS, SYNTHETIC, NOT_ATTEMPTED)
 BEST_FIRST += (BEST_OF, TEST_SELECTION, SMALL_DIFFERENCE, NOT_REPRODUCED)
 
 
@@ -165,7 +164,7 @@ def default_margins(reported: pd.DataFrame) -> pd.DataFrame:
 # --- the word -------------------------------------------------------------------------------------------------------
 
 
-def headline(n, p_1, p_inf, tost_p, best_of, oracle_p_1=np.nan, p_1_holm=None, impossible=False, alpha=ALPHA):
+def headline(n, p_1, p_inf, tost_p, best_of, oracle_p_1=np.nan, p_1_holm=None, alpha=ALPHA):
     """The first verdict that holds, in the order of `VERDICTS`; arrays broadcast. -> array of strings
 
     A cell outside for every m that is inside once the number of cells of its table is allowed for (Holm) is called
@@ -176,7 +175,6 @@ def headline(n, p_1, p_inf, tost_p, best_of, oracle_p_1=np.nan, p_1_holm=None, i
     with np.errstate(invalid="ignore"):
         equivalent = tost_p < alpha
         cases = (
-            (np.broadcast_to(impossible, n.shape), IMPOSSIBLE),
             (np.isnan(p_inf), NOT_ATTEMPTED),
             ((p_inf >= alpha) & equivalent & (n >= FLOOR), REPRODUCED),
             (p_inf >= alpha, COMPATIBLE),
@@ -196,7 +194,6 @@ def judge(
     labels: Mapping[str, str] | None = None,
     datasets: Mapping[str, str] | None = None,
     margins: pd.DataFrame | None = None,
-    impossible: Mapping[tuple, str] | None = None,
     not_attempted: Mapping[str, str] | None = None,
     deterministic: Collection[str] = (),
     alpha: float = ALPHA,
@@ -212,14 +209,13 @@ def judge(
     labels         printed row name -> our `label`, where the two differ
     datasets       our data set's name -> the printed one; "planted-mosi?train=48" is mosi without saying so
     margins        `COLUMN` and `margin`, in the printed unit; `default_margins(reported)` unless given
-    impossible     `KEY` of a cell -> why it is arithmetically impossible as described
     not_attempted  printed row name -> why there are no runs of it
     deterministic  labels for which one run is all there is: compared by rounding, without an interval
 
     Raises ValueError for missing columns, an unknown status, an accuracy outside [0, 1], a seed that occurs twice and
     rows of one label that mix settings.
     """
-    impossible, excuses = dict(impossible or {}), dict(not_attempted or {})
+    excuses = dict(not_attempted or {})
     if "dataset" not in rows.columns and len(rows) and reported["dataset"].nunique() > 1:
         raise ValueError("result rows do not say their dataset: expected that column, or printed cells of one data set")
     found = OurRuns(rows, datasets or {}, deterministic)
@@ -248,7 +244,6 @@ def judge(
                 "printed_row": name,
                 "margin": margin.get((paper, table, dataset, metric, side), np.nan),
                 "missing": missing,
-                "impossible": impossible.get(key, ""),
             }
         )
     if not lines:
@@ -302,9 +297,8 @@ def _with_verdicts(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
     def verdicts(found: dict[str, np.ndarray]) -> np.ndarray:
         names = ("p_1", "p_inf", "tost_p", "best_of", "oracle_p_1", "p_1_holm")
-        printed_wrong = (cells["impossible"] != "").to_numpy()
-        words = headline(n, *(found[name] for name in names), impossible=printed_wrong, alpha=alpha)
-        planted = cells["synthetic"] & (cells["missing"] == "") & ~printed_wrong
+        words = headline(n, *(found[name] for name in names), alpha=alpha)
+        planted = cells["synthetic"] & (cells["missing"] == "")
         return np.where(planted, SYNTHETIC, words)
 
     found = numbers(truncated=False)
@@ -354,7 +348,6 @@ def _reason(line: Mapping) -> str:
     at_most = f"compatible if the paper averaged at most {averaged} run{'s' * (averaged > 1)}"
     by_holm = "outside for a single run taken alone, inside once the cells of this table are counted (Holm)"
     sentence = {
-        IMPOSSIBLE: line["impossible"],
         REPRODUCED: f"inside the interval of {seeds} and within {line['margin']:g} of their mean",
         COMPATIBLE: f"inside the interval of {seeds} whatever was averaged; {margin}",
         FEW_RUNS: at_most if averaged else by_holm,
@@ -366,4 +359,4 @@ def _reason(line: Mapping) -> str:
         SYNTHETIC: "synthetic data: relations between rows may be read, printed numbers may not be compared with it",
     }[verdict]
     failed = f"; {line['failed']} of {n + line['failed'] + line['undefined']} runs failed" if line["failed"] else ""
-    return sentence + ("" if missing or verdict in (IMPOSSIBLE, SYNTHETIC) else failed)
+    return sentence + ("" if missing or verdict == SYNTHETIC else failed)

@@ -374,9 +374,7 @@ def test_synthetic_data_are_called_so_on_every_table_with_our_numbers(joined):
     assert not any("SYNTHETIC" in e["text"] for e in page.all("caption") if "DSRF Table 1" in e["text"])
 
 
-@pytest.mark.parametrize(
-    "word", sorted(set(verdicts.VERDICTS) - {verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED, verdicts.IMPOSSIBLE})
-)
+@pytest.mark.parametrize("word", sorted(set(verdicts.VERDICTS) - {verdicts.SYNTHETIC, verdicts.NOT_ATTEMPTED}))
 def test_a_page_with_an_absolute_verdict_on_synthetic_data_is_refused(word, joined):
     cells = joined.cells.copy()
     cells.loc[cells["synthetic"].astype(bool).idxmax(), "verdict"] = word

@@ -264,7 +264,6 @@ def test_sign_test_by_hand():
 )
 def test_headline_order(numbers, verdict):
     assert headline(*numbers) == verdict
-    assert headline(*numbers, impossible=True) == v.IMPOSSIBLE
 
 
 def test_headline_of_test_selection_and_of_many_cells():
@@ -414,12 +413,6 @@ def test_only_test_selection_explains_it():
     assert first(printed, pd.concat([runs(CLOSE), oracle[:4]]))["verdict"] == v.NOT_REPRODUCED
     alone = first(printed, oracle)
     assert (alone["verdict"], alone["reason"]) == (v.NOT_ATTEMPTED, "no validation-selected run of this row")
-
-
-def test_an_impossible_cell_needs_no_runs():
-    key = ("amsgfn", "2", "mosi", "Our", "mae", "")
-    line = first(cells(), runs([]), impossible={key: "no count gives it"})
-    assert (line["verdict"], line["reason"]) == (v.IMPOSSIBLE, "no count gives it")
 
 
 def test_failed_and_undefined_runs_stay_visible():
