@@ -165,7 +165,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
 
 
 def _run(options) -> int:
-    from msa_lib.identity import dataset_of
+    from msa_lib.runs.identity import dataset_of
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
     from msa_lib.train import TrainConfig
@@ -207,7 +207,7 @@ def _run(options) -> int:
 
 
 def _tables(options) -> int:
-    from msa_lib.batch import execute_pages
+    from msa_lib.study.batch import execute_pages
 
     if options.jobs > 1:  # notebooks run side by side: one thread each
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -221,7 +221,7 @@ def _tables(options) -> int:
 
 def _check(options) -> int:
     from msa_lib import study
-    from msa_lib.state import write_atomically
+    from msa_lib.train.state import write_atomically
     from papers_check import joined, report
     from papers_check.tables import as_text
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from msa_lib.data import Dataset, Split
-from msa_lib.models.features import LETTERS
-from msa_lib.models.layers import masked_mean
+from msa_lib.models.parts.features import LETTERS
+from msa_lib.models.parts.layers import masked_mean
 from msa_lib.train import RunResult, scores
 
 if TYPE_CHECKING:

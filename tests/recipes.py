@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
-from msa_lib.models.layers import Output, masked_mean
-from msa_lib.procedure import Procedure
+from msa_lib.models.parts.layers import Output, masked_mean
+from msa_lib.train.procedure import Procedure
 
 LR, SEED = 0.1, 5
 SETTINGS = {"lr": LR, "weight_decay": 0.0, "clip": 0.0, "batch_size": 6, "epochs": 4, "selection": "last"}

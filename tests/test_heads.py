@@ -16,7 +16,7 @@ from toy import close
 
 import msa_lib.data
 from msa_lib.metrics import evaluate
-from msa_lib.models.heads import sentiment_head
+from msa_lib.models.parts.heads import sentiment_head
 
 KINDS = ("bins_ev", "gauss", "point", "argmax", "binary")
 RANGE = {"mosi": 3, "sims": 1}

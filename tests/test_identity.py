@@ -16,7 +16,7 @@ from toy import DATA, SHORT, Toy, ToyConfig, dataset
 
 from msa_lib import identity, reference, runs, train
 from msa_lib.data.pack import pack
-from msa_lib.identity import parameters, run_id
+from msa_lib.runs.identity import parameters, run_id
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES
 from msa_lib.runs import Run, RunFailed, collect, execute, finished, predictions

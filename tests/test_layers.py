@@ -12,8 +12,8 @@ from torch import nn
 
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.data.dataset import steps_mask
-from msa_lib.models.features import Features
-from msa_lib.models.layers import BLOCKS, Attention, attend, masked_mean, mlp, sinusoid, to_grid, unchanged
+from msa_lib.models.parts.features import Features
+from msa_lib.models.parts.layers import BLOCKS, Attention, attend, masked_mean, mlp, sinusoid, to_grid, unchanged
 
 D, HEADS, T = 8, 2, 7
 LENGTHS = torch.tensor([7, 3, 1, 0])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from toy import close
 
-from msa_lib.models.losses import INDEPENDENCE, contrast, feature_entropy, mean_of, printed_contrast
+from msa_lib.models.parts.losses import INDEPENDENCE, contrast, feature_entropy, mean_of, printed_contrast
 
 D = 6
 SOME = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]]).bool()  # who has what, [B,M]

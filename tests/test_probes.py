@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msa_lib.data import load_dataset
-from msa_lib.probes import planted_targets, probe
+from msa_lib.study.probes import planted_targets, probe
 from msa_lib.reference import pooled_features
 
 N = 300

@@ -19,7 +19,7 @@ from toy import close, dataset
 from msa_lib import train
 from msa_lib.data.pack import pack
 from msa_lib.models import MODELS
-from msa_lib.procedure import Procedure
+from msa_lib.train.procedure import Procedure
 from msa_lib.runs import Run, execute, network
 from msa_lib.train import TrainConfig, fit, mean_loss
 

@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel
 
 from msa_lib import batch, cli, pages, runs, study
 from msa_lib.data import REAL, encoders, load_dataset, pack, short_name
-from msa_lib.notebooks import declared_parameters
+from msa_lib.study.notebooks import declared_parameters
 from msa_lib.runs import Run, grid
 from msa_lib.train import fit
 from papers_check.joined import assemble, pages_from

@@ -17,7 +17,7 @@ from msa_lib.data import load_dataset
 from msa_lib.data.dataset import Dataset
 from msa_lib.metrics import evaluate
 from msa_lib.models import MODELS, build_model
-from msa_lib.procedure import Procedure
+from msa_lib.train.procedure import Procedure
 from msa_lib.train import TrainConfig, evaluate_split, fit, mean_loss, predict
 
 

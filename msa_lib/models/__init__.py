@@ -15,7 +15,7 @@ from torch import nn
 from msa_lib.data import Dataset
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dsrf import DSRF
-from msa_lib.models.layers import Output
+from msa_lib.models.parts.layers import Output
 from msa_lib.switches import checked
 
 __all__ = ["MODELS", "Output", "build_model"]

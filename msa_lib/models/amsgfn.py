@@ -27,8 +27,8 @@ from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models import amsgfn_open as other
 from msa_lib.models.amsgfn_open import VARIANTS, AMSGFNConfig
 from msa_lib.models.card import Card, Stated, all_but, lacking
-from msa_lib.models.features import Features
-from msa_lib.models.layers import (
+from msa_lib.models.parts.features import Features
+from msa_lib.models.parts.layers import (
     BLOCKS,
     Attention,
     Output,
@@ -39,7 +39,7 @@ from msa_lib.models.layers import (
     mlp,
     unchanged,
 )
-from msa_lib.models.losses import weighted
+from msa_lib.models.parts.losses import weighted
 
 PAIRS = ((0, 1), (0, 2), (1, 2))  # (t,a), (t,v), (a,v) of Eq. 2
 PERM = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # row p: the dominant modality, then its two auxiliaries

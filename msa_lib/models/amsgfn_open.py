@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
-from msa_lib.models.layers import Attention, attend, fixed_draw, in_order, masked_mean, mlp, unchanged
+from msa_lib.models.parts.layers import Attention, attend, fixed_draw, in_order, masked_mean, mlp, unchanged
 
 
 @dataclass(frozen=True)

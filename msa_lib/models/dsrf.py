@@ -36,10 +36,10 @@ from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models import dsrf_open as other
 from msa_lib.models.card import Card, Stated, all_but, lacking
 from msa_lib.models.dsrf_open import AMB, CTX, EMO, NOI, VARIANTS, DSRFConfig
-from msa_lib.models.features import Features
-from msa_lib.models.heads import sentiment_head
-from msa_lib.models.layers import STOP, Bank, EncoderBlock, Output, absent, as_extras, at_step, mlp, unchanged
-from msa_lib.models.losses import INDEPENDENCE, contrast, feature_entropy, mean_of, weighted
+from msa_lib.models.parts.features import Features
+from msa_lib.models.parts.heads import sentiment_head
+from msa_lib.models.parts.layers import STOP, Bank, EncoderBlock, Output, absent, as_extras, at_step, mlp, unchanged
+from msa_lib.models.parts.losses import INDEPENDENCE, contrast, feature_entropy, mean_of, weighted
 
 FACTORS = ("emotion", "context", "ambiguity", "noise")
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data import Batch
-from msa_lib.models.heads import HeadKind, Target
-from msa_lib.models.layers import Bank, EncoderBlock, absent, at_step, fixed_draw, masked_mean
-from msa_lib.models.losses import contrast, mean_of, printed_contrast
+from msa_lib.models.parts.heads import HeadKind, Target
+from msa_lib.models.parts.layers import Bank, EncoderBlock, absent, at_step, fixed_draw, masked_mean
+from msa_lib.models.parts.losses import contrast, mean_of, printed_contrast
 
 EMO, CTX, AMB, NOI = range(4)  # emotion, context, ambiguity, noise
 

@@ -29,7 +29,7 @@ from msa_lib import reference, train
 from msa_lib.data import REAL, Dataset, files_of, load_dataset, short_name, split_options
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES, SWITCHES
-from msa_lib.state import write_atomically
+from msa_lib.train.state import write_atomically
 from msa_lib.switches import checked
 from msa_lib.train import TrainConfig
 

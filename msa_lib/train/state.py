@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from msa_lib.procedure import Procedure
+    from msa_lib.train.procedure import Procedure
 
 
 def trained_names(network: nn.Module) -> list[str]:

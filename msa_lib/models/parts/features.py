@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
-from msa_lib.models.layers import TextEncoder, sinusoid, to_grid, unchanged
+from msa_lib.models.parts.layers import TextEncoder, sinusoid, to_grid, unchanged
 
 LETTERS = "tav"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
-from msa_lib.models.layers import Output
+from msa_lib.models.parts.layers import Output
 
 if TYPE_CHECKING:
     from msa_lib.train import TrainConfig

@@ -40,10 +40,10 @@ from torch import nn
 
 from msa_lib import __version__
 from msa_lib.data import Dataset
-from msa_lib.identity import completed, confirm, dataset_of, parameters, run_id
+from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, run_id
 from msa_lib.models import MODELS, build_model
 from msa_lib.reference import REFERENCES
-from msa_lib.state import load_weights, plain, trained_weights, write_atomically
+from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
 
@@ -267,70 +267,6 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
     built = build_model(run.model, dataset, **params["switches"])
     load_weights(built, load(path.read_bytes()))
     return built.to(run.device).eval()
-
-
-def grid(
-    runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs", retry_failed: bool = False
-) -> pd.DataFrame:
-    """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
-
-    Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
-    """
-    from concurrent.futures import BrokenExecutor
-
-    from joblib import Parallel, delayed
-    from joblib.parallel import LokyBackend, get_active_backend
-    from tqdm import tqdm
-
-    if jobs < 1:
-        raise ValueError(f"The number of runs at a time is {jobs}; expected 1 or more.")
-    store = str(opened(store))
-    bar = tqdm(total=len(runs), desc=title, unit="run")
-    backend, configured = get_active_backend()  # what a `joblib.parallel_config` around this call asks for
-    elsewhere = configured is not None or not isinstance(backend, LokyBackend)
-    if jobs == 1 and not elsewhere:
-        work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
-    else:
-        calls = (delayed(execute)(run, store, retry_failed) for run in runs)
-        work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
-    results = []
-    try:
-        with bar:
-            for result in work:
-                results.append(result)
-                bar.update()
-    except BrokenExecutor:  # of the system, for want of memory, or of a person
-        raise RunFailed(
-            f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
-            f"kept, and the same command goes on from there."
-        ) from None
-    return _labelled(runs, results)
-
-
-def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
-    """Those of `runs` that the store holds, as `grid` gives them; nothing is trained. No rows if it holds none."""
-    asked = [(run, parameters(run, Path(store))) for run in runs]
-    found = [(run, _read(Path(store).resolve() / run_id(params), params)) for run, params in asked]
-    found = [(run, result) for run, result in found if result is not None]
-    if not found:
-        _results(store)  # says so if the store has only runs of before
-        return pd.DataFrame()
-    return _labelled([run for run, _ in found], [result for _, result in found])
-
-
-def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
-    rows = [
-        [{"label": run.label or run.model} | row for row in rows_of(r)] for run, r in zip(runs, results, strict=True)
-    ]
-    return pd.DataFrame([row for part in rows for row in part])
-
-
-def _epoch_on(bar, run: Run):
-    """A report for `execute` that shows the epoch at the end of the bar."""
-    name = f"{run.label or run.model} seed {run.seed}"
-    return lambda record: bar.set_postfix_str(
-        f"{name}: epoch {record['epoch']}, valid MAE {record['valid']['mae']:.3f}"
-    )
 
 
 def rows_of(result: Mapping) -> list[dict]:

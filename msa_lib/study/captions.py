@@ -1,0 +1,87 @@
+"""What stands around a table in a notebook: where its runs are, what they were made on, the command."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data.check import SIZES
+from msa_lib.data.encoders import encoder_problem
+from msa_lib.models import MODELS, card
+from msa_lib.runs import Run, finished
+from msa_lib.runs.identity import dataset_of
+from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
+from msa_lib.train import TrainConfig
+from msa_lib.study.rows import left_out
+
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"  # of the checkout
+
+
+
+def folder(store: str) -> str:
+    """Where runs are kept: `store` itself, or, if it is empty, a folder that goes away with this process."""
+    if store:
+        return store
+    temporary = tempfile.TemporaryDirectory(prefix="msa-")
+    atexit.register(temporary.cleanup)
+    return temporary.name
+
+
+def headline(dataset: Dataset) -> str:
+    """The line above every table: what the right side of its cells was measured on."""
+    return f"Right of the bar: ours, on {'SYNTHETIC (planted)' if dataset.synthetic else 'real'} data, {dataset.name}"
+
+
+def command(name: str, root: str | None, seeds: int, scale: str, page: str = "") -> str:
+    """The command line that makes a page (or all) again; folders of this machine are left out of it."""
+    short = short_name(name)
+    data = "FOLDER" + "".join(short.partition("?")[1:]) if root else short
+    words = ["msa", "tables", page, "--data", data, "--seeds", str(seeds), "--scale", scale]
+    return shlex.join(filter(None, words))
+
+
+def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page: str = "") -> str:
+    """What must stand under every table: the data, the seeds, the spread, the selection rule, the command.
+
+    With `page`, also the rows of it that these data cannot have.
+    """
+    trained = rows[rows["selection"] != ""]
+    seeds = ", ".join(map(str, sorted(trained["seed"].unique())))
+    n, rules = trained["seed"].nunique(), ", ".join(sorted(trained["selection"].unique()))
+    absent = left_out(page, dataset, scale) if page else {}
+    kind = "real data"
+    if dataset.synthetic:
+        kind = "SYNTHETIC (planted): relations only, no number compares with a printed one"
+    return "\n".join(
+        [
+            f"Data: {dataset.name} [{dataset.fingerprint}], {kind}; test n = {len(dataset.test)}.",
+            *(f"      {note}" for note in dataset.notes),
+            f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
+            f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
+            *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
+            f"Command: {command}",
+        ]
+    )
+
+
+def first_samples(dataset: Dataset, n: int) -> Dataset:
+    """The first `n` training samples as training, validation and test set at once."""
+    full = dataset.train
+    arrays = {name: getattr(full, name) for name in ("text", "audio", "vision", "lengths", "labels", "unimodal_labels")}
+    arrays["tokens"] = full.tokens
+    few = Split(
+        **{name: value[:n] for name, value in arrays.items() if value is not None},
+        ids=full.ids[:n],
+        truth={name: value[:n] for name, value in full.truth.items()},
+    )
+    return replace(dataset, name=f"{dataset.name} (first {n})", train=few, valid=few, test=few, fingerprint="")

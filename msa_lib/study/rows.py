@@ -1,0 +1,126 @@
+"""Which runs a page shows on a data set, and which of its rows that data set cannot have."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data.check import SIZES
+from msa_lib.data.encoders import encoder_problem
+from msa_lib.models import MODELS, card
+from msa_lib.runs import Run, finished
+from msa_lib.runs.identity import dataset_of
+from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
+from msa_lib.train import TrainConfig
+from msa_lib.study.places import stands_in
+
+
+TRAINING = {setting.name for setting in fields(TrainConfig)}
+
+
+
+def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:
+    """Seeds and scale, defaults filled in: quick on planted data, full otherwise; as many seeds as the scale has."""
+    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
+    default = scale_of(scale).seeds
+    seeds = default if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"The number of seeds is {seeds}; expected 1 or more.")
+    return seeds, scale
+
+
+def scale_of(name: str):
+    if name not in SCALES:
+        raise ValueError(f"No scale {name!r}: expected one of {', '.join(SCALES)}.")
+    return SCALES[name]
+
+
+def runs_of(
+    page: str,
+    name: str,
+    root: str | None,
+    dataset: Dataset,
+    seeds: int,
+    scale: str,
+    device: str = "cpu",
+    train: bool = True,
+) -> list[Run]:
+    """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
+
+    Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
+    those of the scale anyway. Runs that are only looked up (`train` false) do not need their text encoder here.
+    """
+    seeds, scale = amount(name, seeds, scale)
+    size, runs, printed = SCALES[scale], [], stands_in(page, name, dataset)
+    for label, (model, own) in _rows(page, dataset, scale, train)[0].items():
+        if model not in MODELS:
+            runs.append(Run(model, name, 0, own, {}, root or None, label=label))
+            continue
+        common = _settings(model, printed, scale)
+        settings = common | dict(own)
+        if own and settings == common:
+            continue
+        switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
+        train = {k: v for k, v in settings.items() if k in TRAINING}
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+            runs.append(Run(model, name, seed, switches, train, root or None, device, label))
+    return runs
+
+
+def left_out(page: str, dataset: Dataset, scale: str) -> dict[str, list[str]]:
+    """The rows of a page that the data cannot have: reason, a sentence -> their labels."""
+    reasons: dict[str, list[str]] = {}
+    for label, reason in _rows(page, dataset, scale)[1].items():
+        reasons.setdefault(reason, []).append(label)
+    return reasons
+
+
+def _rows(
+    page: str, dataset: Dataset, scale: str, train: bool = True
+) -> tuple[dict[str, tuple[str, Mapping]], dict[str, str]]:
+    """label -> (model, switches) of the rows that can be had on `dataset`, and label -> reason of the others.
+
+    At full scale each row that stands for a printed one has a twin with a fine-tuned text encoder, where the data have
+    the token ids of one: which of the two the printed numbers are is for the verdicts to weigh.
+    """
+    shown = PAGES[page]
+    text, tokens = dataset.train.text, dataset.train.tokens
+    only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
+    possible, reasons = {}, {}
+    no_encoder = (
+        encoder_problem(dataset.encoder) if train and (only_tokens or scale == "full") and tokens is not None else ""
+    )
+    for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
+        own = {"bert": "frozen", **own} if only_tokens and model in MODELS else own
+        fits = MODELS[model].fits(dataset, own) if model in MODELS else card.lacking(dataset, own.get("modalities", ""))
+        if reason := fits or (no_encoder if "bert" in own else ""):
+            reasons[label] = reason
+        else:
+            possible[label] = model, own
+        tuned = scale == "full" and label in shown.tuned and tokens is not None and "t" in own.get("modalities", "t")
+        if tuned and label in possible:
+            if no_encoder:
+                reasons[tuned_label(label)] = no_encoder
+            else:
+                possible[tuned_label(label)] = model, {**own, "bert": "finetune"}
+    return possible, reasons
+
+
+def _token_range(dataset: Dataset) -> tuple[int, int]:
+    """The largest token id of the data, and their longest sequence."""
+    tokens = [split.tokens for split in dataset.splits.values() if split.tokens is not None]
+    return max(int(t[:, 0].max()) for t in tokens if len(t)), max(t.shape[-1] for t in tokens)
+
+
+def _settings(model: str, printed: str, scale: str) -> dict:
+    """Training settings of a scale; at full scale the recipe of the model for the data set, its width included."""
+    return dict(SCALES[scale].train) or card.settings(MODELS[model].RECIPES[printed])

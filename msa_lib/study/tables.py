@@ -1,0 +1,108 @@
+"""What the store holds of every printed table, and what of it may be judged."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data.check import SIZES
+from msa_lib.data.encoders import encoder_problem
+from msa_lib.models import MODELS, card
+from msa_lib.runs import Run, finished
+from msa_lib.runs.identity import dataset_of
+from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
+from msa_lib.train import TrainConfig
+from msa_lib.study.places import places
+from msa_lib.study.rows import runs_of
+
+
+
+
+def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str = "cpu") -> list[dict]:
+    """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
+
+    One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
+    rows, perhaps none), ours (the labels that rows can have), readings, conditions (frozen or fine-tuned BERT, where
+    there are runs of both: name -> {label: label under it}), skipped (why a data set cannot stand for the
+    printed one, a sentence each: see `_stands_for`).
+    """
+    tables = []
+    for name, page in PAGES.items():
+        if page.table is None or not page.rows:
+            continue
+        there, skipped = places(name, data, scale)
+        used, parts = {}, []
+        for printed, (half, root) in there.items():
+            try:
+                dataset = dataset_of(half, root)
+            except (ValueError, OSError) as problem:  # a damaged file leaves its own tables empty, not all
+                skipped.append(str(problem))
+                continue
+            rows = finished(runs_of(name, half, root, dataset, seeds, scale, device, train=False), store)
+            reason = _stands_for(printed, dataset, scale)
+            if reason := reason or ("" if dataset.synthetic else _other_settings(page, printed, rows)):
+                skipped.append(reason)
+                continue
+            used[printed] = (short_name(half), dataset.synthetic, len(dataset.test))
+            parts.append(rows)
+        parts = [part for part in parts if len(part)]
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        readings = {
+            row: {f"reading {letter}, {label}": label for letter, label in options.items()}
+            for row, options in page.readings.items()
+        }
+        there = set(rows["label"]) if len(rows) else set()
+        twins = {label: tuned_label(label) for label in page.tuned if tuned_label(label) in there}
+        conditions = {FROZEN: {label: label for label in page.tuned}, TUNED: twins} if twins else {}
+        table = {"paper": page.paper, "table": page.table, "data": used, "rows": rows}
+        table |= {"ours": list(page.rows), "readings": readings, "conditions": conditions, "skipped": skipped}
+        tables.append(table)
+    return tables
+
+
+def _stands_for(printed: str, dataset: Dataset, scale: str) -> str:
+    """Why runs on `dataset` at `scale` say nothing about numbers printed for a data set; empty if they do.
+
+    Planted data stand in for any (only relations are read off them). Real data must be that set, whole, at full scale.
+    """
+    if dataset.synthetic:
+        return ""
+    name, n = Path(dataset.name).name, SIZES[printed][-1]
+    if len(dataset.test) != n:
+        return f"{name} has {len(dataset.test)} test samples; {printed}, for which numbers are printed, has {n}."
+    if not all(dataset.available):
+        return f"{name} lacks a modality that the numbers printed for {printed} rest on."
+    if scale != "full":
+        return f"Printed numbers for {printed} are judged at full scale only, not at {scale}."
+    return ""
+
+
+def _other_settings(page: Page, printed: str, rows: pd.DataFrame) -> str:
+    """Why rows that stand for printed ones were not made with the settings that the paper prints; empty if they were.
+
+    A row may change what it is about (its own switches); every other printed setting has to be the printed one.
+    """
+    recipe = MODELS[page.paper].RECIPES[printed]
+    stated = {name: value for name, (value, source) in recipe.items() if not source.startswith("ours")}
+    labels = {twin: label for label in page.tuned for twin in (label, tuned_label(label))}
+    for _, row in rows.drop_duplicates("run").iterrows() if len(rows) else ():
+        if row["label"] not in labels or row["model"] != page.paper:
+            continue
+        used = json.loads(row["switches"]) | json.loads(row["train"])
+        own = page.rows[labels[row["label"]]][1]
+        for name, value in stated.items():
+            if name not in own and used[name] != value:
+                return (
+                    f"Runs of {row['label']} for {printed} have {name} = {used[name]:g}, the paper prints {value:g}: "
+                    f"they are not judged."
+                )
+    return ""
