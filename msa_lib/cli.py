@@ -165,9 +165,9 @@ def assignments(pairs: list[str]) -> dict[str, object]:
 
 
 def _run(options) -> int:
-    from msa_lib.runs.identity import dataset_of
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
+    from msa_lib.runs.identity import dataset_of
     from msa_lib.train import TrainConfig
 
     settings = {f.name for f in fields(TrainConfig)} - {"switches"}

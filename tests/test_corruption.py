@@ -5,11 +5,11 @@ import pytest
 import torch
 from toy import DATA, dataset
 
-from msa_lib import corruption
 from msa_lib.data import load_dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.metrics import evaluate
 from msa_lib.models import build_model
+from msa_lib.study import corruption
 from msa_lib.train import predict
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 from toy import DATA, SHORT, Toy, ToyConfig, dataset
 
-from msa_lib import identity, reference, runs, train
+from msa_lib import reference
 from msa_lib.data.pack import pack
-from msa_lib.runs.identity import parameters, run_id
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES
-from msa_lib.runs import Run, RunFailed, collect, execute, finished, predictions
+from msa_lib.runs import Run, RunFailed, collect, execute, finished, identity, predictions
+from msa_lib.runs import store as runs
+from msa_lib.runs.identity import parameters, run_id
 from msa_lib.train import TrainConfig
+from msa_lib.train import loop as train
 
 TABLE = Path(__file__).with_name("defaults.json")
 TRAIN = {**SHORT, "batch_size": 8}

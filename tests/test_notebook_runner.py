@@ -1,6 +1,7 @@
 """Executing notebooks: each way of failing that papermill alone passes over, as a notebook of a few cells.
 
-They also recheck what `msa_lib.study.notebooks` assumes of papermill, nbclient and ipykernel: run them after any upgrade.
+They also recheck what `msa_lib.study.notebooks` assumes of papermill, nbclient and ipykernel: run them after any
+upgrade.
 """
 
 import json
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from msa_lib import notebook_process, notebooks
+from msa_lib.study import notebook_process, notebooks
 from msa_lib.study.notebooks import NotebookFailed, declared_parameters, execute, read_result, refresh
 
 ROOT = Path(__file__).resolve().parent.parent

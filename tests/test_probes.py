@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from msa_lib.data import load_dataset
-from msa_lib.study.probes import planted_targets, probe
 from msa_lib.reference import pooled_features
+from msa_lib.study.probes import planted_targets, probe
 
 N = 300
 

@@ -16,12 +16,12 @@ from recipes import HANDS, SEED, SETTINGS, SGD, TOYS, Hand, Line, NoSwitches, Tw
 from test_train import Watch
 from toy import close, dataset
 
-from msa_lib import train
 from msa_lib.data.pack import pack
 from msa_lib.models import MODELS
-from msa_lib.train.procedure import Procedure
 from msa_lib.runs import Run, execute, network
 from msa_lib.train import TrainConfig, fit, mean_loss
+from msa_lib.train import loop as train
+from msa_lib.train.procedure import Procedure
 
 
 @pytest.fixture(autouse=True)

@@ -20,10 +20,11 @@ from mmsa_files import SIMS, parts, write
 from toy import DATA, SHORT, SMALL
 from transformers import BertConfig, BertModel
 
-from msa_lib import batch, cli, pages, runs, study
+from msa_lib import cli, runs, study
 from msa_lib.data import REAL, encoders, load_dataset, pack, short_name
+from msa_lib.runs import Run, grid, grids, store
+from msa_lib.study import batch, pages, tables
 from msa_lib.study.notebooks import declared_parameters
-from msa_lib.runs import Run, grid
 from msa_lib.train import fit
 from papers_check.joined import assemble, pages_from
 from papers_check.verdicts import printed_cells
@@ -145,10 +146,10 @@ def test_other_settings_than_the_printed_ones_are_not_judged():
     right = {"label": "no_usf", "run": "a", "model": "dsrf", "switches": json.dumps({"d": 128})}
     right["train"] = json.dumps({"batch_size": 32, "lr": 3e-5, "lr_encoder": 3e-5, "weight_decay": 1e-3})
     wrong = right | {"run": "b", "train": right["train"].replace("3e-05", "0.0001")}
-    assert study._other_settings(page, "mosi", pd.DataFrame([right])) == ""
-    assert "have lr = 0.0001, the paper prints 3e-05" in study._other_settings(page, "mosi", pd.DataFrame([wrong]))
+    assert tables._other_settings(page, "mosi", pd.DataFrame([right])) == ""
+    assert "have lr = 0.0001, the paper prints 3e-05" in tables._other_settings(page, "mosi", pd.DataFrame([wrong]))
     other = wrong | {"label": "literal votes"}  # stands for no printed row
-    assert study._other_settings(page, "mosi", pd.DataFrame([right, other])) == ""
+    assert tables._other_settings(page, "mosi", pd.DataFrame([right, other])) == ""
 
 
 # ----------------------------------------------------------------------------------------------- BERT, two readings
@@ -331,13 +332,13 @@ def test_a_full_disk_is_no_result(tmp_path, monkeypatch, capsys):
 
 def test_a_store_that_is_a_file(tmp_path, capsys):
     (tmp_path / "f").touch()
-    for store in (tmp_path / "f", tmp_path / "f" / "deeper"):
-        assert cli.main([*WORDS, "--store", str(store)]) == 2
+    for place in (tmp_path / "f", tmp_path / "f" / "deeper"):
+        assert cli.main([*WORDS, "--store", str(place)]) == 2
         assert f"{tmp_path / 'f'} is a file; expected a folder" in told(capsys)
 
 
 def test_waiting_names_the_lock(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(runs, "PATIENCE", 0.05)
+    monkeypatch.setattr(store, "PATIENCE", 0.05)
     folder = tmp_path / runs.run_id(runs.parameters(RUN))
     folder.mkdir()
     with FileLock(folder / "lock"):
@@ -368,7 +369,7 @@ def test_a_killed_worker_says_that_the_same_command_resumes(tmp_path):
 def test_one_job_inside_a_context_of_joblib_goes_to_its_workers(tmp_path, monkeypatch):
     from joblib import parallel_config
 
-    monkeypatch.setattr(runs, "execute", lambda *_: (seen.append(threading.current_thread().name), failed)[1])
+    monkeypatch.setattr(grids, "execute", lambda *_: (seen.append(threading.current_thread().name), failed)[1])
     data = {"name": "x", "fingerprint": "y"}
     params = {"model": "toy", "data": data, "seed": 1, "switches": {}, "train": {}, "versions": {}}
     failed = {"status": "failed", "reason": "", "folder": "z", "params": params, "synthetic": True}

@@ -19,12 +19,13 @@ import torch
 from sklearn.linear_model import Ridge
 from toy import DATA, SHORT, SMALL, Toy, dataset
 
-from msa_lib import identity, reference, runs, state
+from msa_lib import reference
 from msa_lib.data import load_dataset
 from msa_lib.data.pack import pack
 from msa_lib.models import MODELS
-from msa_lib.runs import Run, RunFailed, collect, execute, grid, parameters, predictions, rows_of, run_id
-from msa_lib.train import TrainConfig, predict
+from msa_lib.runs import Run, RunFailed, collect, execute, grid, identity, parameters, predictions, rows_of, run_id
+from msa_lib.runs import store as runs
+from msa_lib.train import TrainConfig, predict, state
 
 RUN = Run("amsgfn", DATA, 7, SMALL, {**SHORT, "lr": 5e-3})
 FILES = {"params.json", "metrics.jsonl", "env.json", "predictions.npz", "weights.safetensors", "result.json", "lock"}

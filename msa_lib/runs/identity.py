@@ -3,7 +3,7 @@
 The hash covers the model, its version, the loop's version, the data, the seed, the device kind, and those switches and
 training settings that differ from the defaults. A new switch with a default therefore names the same runs as before.
 The versions stand for the defaults and for what the code makes of them: whoever changes either raises the version
-(`VERSION` of the model's class, `train.VERSION` of the loop; tests/defaults.json holds what each version means).
+(`VERSION` of the model's class, `VERSION` of msa_lib.train.loop; tests/defaults.json holds what each version means).
 
 A store remembers the content of each data set it has runs on (`data/*.json`: the files with sizes and times, their
 fingerprint). So results can be read when the files are gone, and files that did not change are not loaded to be named.
@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from msa_lib import data as data_package
-from msa_lib import reference, train
+from msa_lib import reference
 from msa_lib.data import REAL, Dataset, files_of, load_dataset, short_name, split_options
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES, SWITCHES
-from msa_lib.train.state import write_atomically
 from msa_lib.switches import checked
-from msa_lib.train import TrainConfig
+from msa_lib.train import TrainConfig, loop
+from msa_lib.train.state import write_atomically
 
 if TYPE_CHECKING:
-    from msa_lib.runs import Run
+    from msa_lib.runs.store import Run
 
 SETTLED = 2.0  # seconds; a file changed more recently could change again without another time
 
@@ -72,7 +72,7 @@ def versions(model: str) -> dict[str, int]:
     """Versions of the code that a run of `model` goes through."""
     if model in REFERENCES:
         return {"model": reference.VERSION}
-    return {"model": getattr(MODELS.get(model), "VERSION", 1), "loop": train.VERSION}
+    return {"model": getattr(MODELS.get(model), "VERSION", 1), "loop": loop.VERSION}
 
 
 def configs(model: str) -> dict[str, type]:

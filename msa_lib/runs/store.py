@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,12 +40,12 @@ from torch import nn
 
 from msa_lib import __version__
 from msa_lib.data import Dataset
-from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, run_id
 from msa_lib.models import MODELS, build_model
 from msa_lib.reference import REFERENCES
-from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically
+from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, run_id
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
+from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically
 
 STORE = Path("runs")
 PATIENCE = 2.0  # seconds until waiting for another process is said
@@ -81,7 +81,7 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
     with _locked(folder):
         for partial in folder.glob("*.partial"):  # of a process that was killed while writing
             partial.unlink()
-        result = _read(folder, params)
+        result = result_in(folder, params)
         if result is not None:
             state.unlink(missing_ok=True)  # of a process that was killed after its last write
             if not (retry_failed and result["status"] == "failed"):
@@ -184,14 +184,14 @@ def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) 
             if not any("text_encoder." in name for name in weights):
                 write_atomically(folder / "weights.safetensors", save(weights))
     write_atomically(folder / "result.json", _json(result))
-    return _read(folder)
+    return result_in(folder)
 
 
 def _json(content: Mapping) -> bytes:
     return (json.dumps(plain(content), indent=1, allow_nan=False) + "\n").encode()
 
 
-def _read(folder: Path, params: Mapping | None = None) -> dict | None:
+def result_in(folder: Path, params: Mapping | None = None) -> dict | None:
     """The result in a folder, None if it has none; with `params` it must be of a run with just these."""
     path = folder / "result.json"
     if not path.exists():
@@ -238,7 +238,7 @@ def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
     """What `predictions.npz` holds of a finished run: ids, labels, predictions, recorded extras (test split)."""
     params = parameters(run, Path(store))
     folder = Path(store).resolve() / run_id(params)
-    result = _read(folder, params)
+    result = result_in(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no predictions: {result['reason'] if result else 'it was never run'}.")
     with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
@@ -252,7 +252,7 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
     """
     params = parameters(run, Path(store))
     folder = Path(store).resolve() / run_id(params)
-    result = _read(folder, params)
+    result = result_in(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no network: {result['reason'] if result else 'it was never run'}.")
     path = folder / "weights.safetensors"
@@ -301,12 +301,12 @@ def rows_of(result: Mapping) -> list[dict]:
 
 def collect(store: Path | str = STORE) -> pd.DataFrame:
     """Rows of every finished or failed run in a store. Directories without a result.json are not results."""
-    return pd.DataFrame([row for result in _results(store) for row in rows_of(result)])
+    return pd.DataFrame([row for result in results_in(store) for row in rows_of(result)])
 
 
-def _results(store: Path | str) -> list[dict]:
+def results_in(store: Path | str) -> list[dict]:
     """Every result in a store, but for those of before runs had versions: they are named in one warning."""
-    results = [_read(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
+    results = [result_in(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
     results = [result for result in results if "params" in result]
     old = [Path(result["folder"]).name for result in results if "versions" not in result["params"]]
     if old:

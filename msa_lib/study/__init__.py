@@ -1,5 +1,6 @@
-"""The study: which notebooks there are and what they show (`pages`), on which data (`places`), with which runs (`rows`);
-what the store holds of the printed tables (`tables`); what stands around a table (`captions`, `label_tables`, `plots`).
+"""The study: which notebooks there are and what they show (`pages`), on which data (`standins`), with which runs
+(`rows`); what the store holds of the printed tables (`tables`); what stands around a table (`captions`,
+`label_tables`, `plots`); what figures measure besides (`probes`, `corruption`).
 
 `batch` runs all of it, `notebooks` executes one notebook so that success means success.
 """
@@ -7,8 +8,8 @@ what the store holds of the printed tables (`tables`); what stands around a tabl
 from msa_lib.study.captions import NOTEBOOKS, caption, command, first_samples, folder, headline
 from msa_lib.study.label_tables import split_labels, split_sizes
 from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
-from msa_lib.study.places import data_of, expect_data, places, second_of, sized, stands_in
 from msa_lib.study.rows import amount, left_out, runs_of
+from msa_lib.study.standins import data_of, expect_data, places, second_of, sized, stands_in
 from msa_lib.study.tables import _stands_for, table_rows
 
 __all__ = ["FIRST_SEED", "NOTEBOOKS", "PAGES", "SCALES", "_stands_for", "amount", "caption", "command", "data_of",

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import json
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
-from msa_lib.data.check import SIZES
-from msa_lib.data.encoders import encoder_problem
-from msa_lib.models import MODELS, card
-from msa_lib.runs import Run, finished
-from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
-from msa_lib.train import TrainConfig
+from msa_lib.data import Dataset, Split, short_name
+from msa_lib.study.pages import SCALES
 from msa_lib.study.rows import left_out
 
-
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"  # of the checkout
-
 
 
 def folder(store: str) -> str:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import shlex
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
-from msa_lib.data.check import SIZES
-from msa_lib.data.encoders import encoder_problem
-from msa_lib.models import MODELS, card
-from msa_lib.runs import Run, finished
-from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
-from msa_lib.train import TrainConfig
-
+from msa_lib.data import REAL, load_dataset
 
 LABEL_TABLES = {
     "mosi": ("mosi",),
@@ -29,7 +16,6 @@ LABEL_TABLES = {
     "sims": ("sims",),
     "simsv2": ("simsv2",),
 }
-
 
 
 def _label_sources(dataset: str, root: str, labels: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

@@ -1,8 +1,8 @@
 """Running papermill in a process of its own, of which nothing survives: no kernel, no worker of a kernel.
 
-The caller starts `python -m msa_lib.study.notebook_process FOLDER`, which reads FOLDER/job.json, leaves FOLDER/report.json.
-Every process of a run carries a marker in its environment, by which it is found through /proc. Where there is no /proc
-(macOS), a kernel ends itself within a second of the process that started it. POSIX only.
+The caller starts `python -m msa_lib.study.notebook_process FOLDER`, which reads FOLDER/job.json and leaves
+FOLDER/report.json. Every process of a run carries a marker in its environment, by which it is found through /proc.
+Where there is no /proc (macOS), a kernel ends itself within a second of the process that started it. POSIX only.
 """
 
 from __future__ import annotations

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import shlex
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import fields
 
-import numpy as np
-import pandas as pd
-
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
-from msa_lib.data.check import SIZES
+from msa_lib.data import Dataset, split_options
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.models import MODELS, card
-from msa_lib.runs import Run, finished
-from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
+from msa_lib.runs import Run
+from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, tuned_label
+from msa_lib.study.standins import stands_in
 from msa_lib.train import TrainConfig
-from msa_lib.study.places import stands_in
-
 
 TRAINING = {setting.name for setting in fields(TrainConfig)}
-
 
 
 def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import shlex
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data import Dataset, short_name
 from msa_lib.data.check import SIZES
-from msa_lib.data.encoders import encoder_problem
-from msa_lib.models import MODELS, card
-from msa_lib.runs import Run, finished
+from msa_lib.models import MODELS
+from msa_lib.runs import finished
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
-from msa_lib.train import TrainConfig
-from msa_lib.study.places import places
+from msa_lib.study.pages import FROZEN, PAGES, TUNED, Page, tuned_label
 from msa_lib.study.rows import runs_of
-
-
+from msa_lib.study.standins import places
 
 
 def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str = "cpu") -> list[dict]:

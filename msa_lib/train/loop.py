@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset, Split
 from msa_lib.metrics import evaluate, swapped_f1
 from msa_lib.models import MODELS, build_model
+from msa_lib.switches import checked
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import State, load_weights, trained_names, trained_weights
-from msa_lib.switches import checked
 
 VERSION = 1  # of the loop and of the defaults below; raised when either changes what a run gives
 Selection = Literal["val_mae", "val_loss", "val_corr", "last", "test_oracle"]

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import shlex
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from msa_lib.data import PLANTED, REAL, Dataset, Split, load_dataset, locate, short_name, split_options
+from msa_lib.data import PLANTED, REAL, Dataset, locate, split_options
 from msa_lib.data.check import SIZES
-from msa_lib.data.encoders import encoder_problem
-from msa_lib.models import MODELS, card
-from msa_lib.runs import Run, finished
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import FIRST_SEED, FROZEN, PAGES, SCALES, SHORTER, TUNED, Page, tuned_label
-from msa_lib.train import TrainConfig
-
-
+from msa_lib.study.pages import PAGES, SHORTER
 
 
 def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:

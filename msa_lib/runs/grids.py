@@ -1,0 +1,75 @@
+"""Many runs: trained where they are missing, several at a time; or only looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from msa_lib.runs.identity import parameters, run_id
+from msa_lib.runs.store import STORE, Run, RunFailed, execute, opened, results_in, rows_of
+
+
+def grid(
+    runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs", retry_failed: bool = False
+) -> pd.DataFrame:
+    """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
+
+    Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
+    """
+    from concurrent.futures import BrokenExecutor
+
+    from joblib import Parallel, delayed
+    from joblib.parallel import LokyBackend, get_active_backend
+    from tqdm import tqdm
+
+    if jobs < 1:
+        raise ValueError(f"The number of runs at a time is {jobs}; expected 1 or more.")
+    store = str(opened(store))
+    bar = tqdm(total=len(runs), desc=title, unit="run")
+    backend, configured = get_active_backend()  # what a `joblib.parallel_config` around this call asks for
+    elsewhere = configured is not None or not isinstance(backend, LokyBackend)
+    if jobs == 1 and not elsewhere:
+        work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
+    else:
+        calls = (delayed(execute)(run, store, retry_failed) for run in runs)
+        work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
+    results = []
+    try:
+        with bar:
+            for result in work:
+                results.append(result)
+                bar.update()
+    except BrokenExecutor:  # of the system, for want of memory, or of a person
+        raise RunFailed(
+            f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
+            f"kept, and the same command goes on from there."
+        ) from None
+    return _labelled(runs, results)
+
+
+def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
+    """Those of `runs` that the store holds, as `grid` gives them; nothing is trained. No rows if it holds none."""
+    asked = [(run, parameters(run, Path(store))) for run in runs]
+    found = [(run, result_in(Path(store).resolve() / run_id(params), params)) for run, params in asked]
+    found = [(run, result) for run, result in found if result is not None]
+    if not found:
+        results_in(store)  # says so if the store has only runs of before
+        return pd.DataFrame()
+    return _labelled([run for run, _ in found], [result for _, result in found])
+
+
+def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
+    rows = [
+        [{"label": run.label or run.model} | row for row in rows_of(r)] for run, r in zip(runs, results, strict=True)
+    ]
+    return pd.DataFrame([row for part in rows for row in part])
+
+
+def _epoch_on(bar, run: Run):
+    """A report for `execute` that shows the epoch at the end of the bar."""
+    name = f"{run.label or run.model} seed {run.seed}"
+    return lambda record: bar.set_postfix_str(
+        f"{name}: epoch {record['epoch']}, valid MAE {record['valid']['mae']:.3f}"
+    )
