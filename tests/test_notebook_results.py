@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msa_lib.study.notebooks import read_result, write_result
+from msa_lib.notebooks import read_result, write_result
 
 
 def test_result_round_trip(tmp_path: Path):

@@ -1,6 +1,6 @@
 """Executing notebooks: each way of failing that papermill alone passes over, as a notebook of a few cells.
 
-They also recheck what `msa_lib.study.notebooks` assumes of papermill, nbclient and ipykernel: run them after any
+They also recheck what `msa_lib.notebooks` assumes of papermill, nbclient and ipykernel: run them after any
 upgrade.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from msa_lib.study import notebook_process, notebooks
-from msa_lib.study.notebooks import NotebookFailed, declared_parameters, execute, read_result, refresh
+from msa_lib import notebook_process, notebooks
+from msa_lib.notebooks import NotebookFailed, declared_parameters, execute, read_result, refresh
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'epochs: int = 3  # how long\nname: str = "tiny"\nwidths: dict = {"a": [1, 2]}\nresult: str = ""'
-IMPORT = "from msa_lib.study.notebooks import write_result"
+IMPORT = "from msa_lib.notebooks import write_result"
 WRITE = "write_result(result, dict(epochs=epochs, name=name, widths=widths), {'total': epochs * 2})"
 
 
@@ -243,7 +243,7 @@ def test_nothing_outlives_the_caller(tmp_path: Path, number: signal.Signals):
     """Interrupted or killed outright, the caller leaves no process and nothing under a final name."""
     pids, output = tmp_path / "pids", tmp_path / "out" / "x.ipynb"
     call = (
-        "from msa_lib.study.notebooks import execute; from pathlib import Path; import signal, sys; "
+        "from msa_lib.notebooks import execute; from pathlib import Path; import signal, sys; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background may have it ignored
         "execute(Path(sys.argv[1]), Path(sys.argv[2]), {'name': sys.argv[3]})"
     )
@@ -350,7 +350,7 @@ def test_bad_notebooks_and_outputs_are_refused(tmp_path: Path):
 
 
 def test_import_is_light():
-    code = "import sys, msa_lib.study.notebooks; sys.exit(bool({'torch', 'papermill', 'numpy'} & set(sys.modules)))"
+    code = "import sys, msa_lib.notebooks; sys.exit(bool({'torch', 'papermill', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -392,7 +392,7 @@ def test_options_change_the_recipe():
         ({"seed": "one"}, "seed='one' is not understood: expected something like seed=0"),
         ({"seed": "-1"}, "seed=-1; expected a whole number >= 0"),
         ({"train": "0"}, "train=0; expected at least 1 sample"),
-        ({"aligned": "maybe"}, "aligned='maybe' is not understood: expected something like aligned=yes"),
+        ({"aligned": "maybe"}, "aligned='maybe' is not understood: expected yes or no"),
         ({"shares": "0.5,0.5"}, "shares='0.5,0.5' is not understood: expected something like shares=0.6,0.2,0.2"),
         ({"shares": "0.5,0.5,0.5"}, "three shares that sum to 1"),
         ({"shares": "nan,0.5,0.5"}, "three shares that sum to 1"),

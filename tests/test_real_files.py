@@ -22,9 +22,9 @@ from transformers import BertConfig, BertModel
 
 from msa_lib import cli, runs, study
 from msa_lib.data import REAL, encoders, load_dataset, pack, short_name
+from msa_lib.notebooks import declared_parameters
 from msa_lib.runs import Run, grid, grids, store
 from msa_lib.study import batch, pages, tables
-from msa_lib.study.notebooks import declared_parameters
 from msa_lib.train import fit
 from papers_check.joined import assemble, pages_from
 from papers_check.verdicts import printed_cells

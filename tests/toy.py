@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from msa_lib.data import Batch, Dataset, Split
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card
-from msa_lib.models.layers import Output, masked_mean
+from msa_lib.models.parts.layers import Output, masked_mean
 
 DATA = "planted?train=64&valid=32&test=32"
 SMALL = {"d": 16, "heads": 2, "n_layers": 1}  # AMSGFN's switches for a network that trains in moments

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from msa_lib.runs.identity import parameters, run_id
-from msa_lib.runs.store import STORE, Run, RunFailed, execute, opened, results_in, rows_of
+from msa_lib.runs.store import STORE, Run, RunFailed, execute, opened, result_in, results_in, rows_of
 
 
 def grid(

@@ -7,8 +7,8 @@
 
 from msa_lib.study.captions import NOTEBOOKS, caption, command, first_samples, folder, headline
 from msa_lib.study.label_tables import split_labels, split_sizes
-from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
-from msa_lib.study.rows import amount, left_out, runs_of
+from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, amount
+from msa_lib.study.rows import left_out, runs_of
 from msa_lib.study.standins import data_of, expect_data, places, second_of, sized, stands_in
 from msa_lib.study.tables import _stands_for, table_rows
 

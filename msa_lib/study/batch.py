@@ -13,10 +13,10 @@ import jinja2
 from tqdm import tqdm
 
 from msa_lib.models import MODELS
+from msa_lib.notebooks import NotebookFailed, execute
 from msa_lib.runs import collect, finished, grid, opened
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
-from msa_lib.study.notebooks import NotebookFailed, execute
 from msa_lib.study.pages import PAGES
 from msa_lib.train.state import write_atomically
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msa_lib.data import split_options
 from msa_lib.models import MODELS
 
 
@@ -44,6 +45,22 @@ SCALES: dict[str, Scale] = {
 }
 FIRST_SEED = 1111
 SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
+
+
+def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:
+    """Seeds and scale, defaults filled in: quick on planted data, full otherwise; as many seeds as the scale has."""
+    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
+    default = scale_of(scale).seeds
+    seeds = default if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"The number of seeds is {seeds}; expected 1 or more.")
+    return seeds, scale
+
+
+def scale_of(name: str):
+    if name not in SCALES:
+        raise ValueError(f"No scale {name!r}: expected one of {', '.join(SCALES)}.")
+    return SCALES[name]
 
 
 @dataclass(frozen=True)

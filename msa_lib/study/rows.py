@@ -5,31 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
-from msa_lib.data import Dataset, split_options
+from msa_lib.data import Dataset
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.models import MODELS, card
 from msa_lib.runs import Run
-from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, tuned_label
+from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, amount, tuned_label
 from msa_lib.study.standins import stands_in
 from msa_lib.train import TrainConfig
 
 TRAINING = {setting.name for setting in fields(TrainConfig)}
-
-
-def amount(data: str, seeds: int | None, scale: str | None) -> tuple[int, str]:
-    """Seeds and scale, defaults filled in: quick on planted data, full otherwise; as many seeds as the scale has."""
-    scale = scale or ("quick" if split_options(data)[0].startswith("planted") else "full")
-    default = scale_of(scale).seeds
-    seeds = default if seeds is None else seeds
-    if seeds < 1:
-        raise ValueError(f"The number of seeds is {seeds}; expected 1 or more.")
-    return seeds, scale
-
-
-def scale_of(name: str):
-    if name not in SCALES:
-        raise ValueError(f"No scale {name!r}: expected one of {', '.join(SCALES)}.")
-    return SCALES[name]
 
 
 def runs_of(

@@ -7,7 +7,7 @@ from pathlib import Path
 from msa_lib.data import PLANTED, REAL, Dataset, locate, split_options
 from msa_lib.data.check import SIZES
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study.pages import PAGES, SHORTER
+from msa_lib.study.pages import PAGES, SHORTER, scale_of
 
 
 def data_of(page: str, data: str, scale: str) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ executed only when every cell ran, in order and without error, and the result it
 
     content = execute(Path("notebooks/table_1.ipynb"), Path("runs/tables/table_1.ipynb"), {"epochs": 3})
 
-    python -m msa_lib.study.notebooks notebooks/*.ipynb      runs source notebooks in place (`refresh`), for maintainers
+    python -m msa_lib.notebooks notebooks/*.ipynb      runs source notebooks in place (`refresh`), for maintainers
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msa_lib.study.notebook_process import run_in_own_process
+from msa_lib.notebook_process import run_in_own_process
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -301,7 +301,7 @@ def _refuse_shell_lines(notebook: Path) -> None:
 
 def _main(arguments: list[str]) -> None:
     if not arguments:
-        sys.exit("python -m msa_lib.study.notebooks NOTEBOOK ...: one or more notebooks to run in place were expected")
+        sys.exit("python -m msa_lib.notebooks NOTEBOOK ...: one or more notebooks to run in place were expected")
     for notebook in arguments:
         try:
             refresh(Path(notebook))

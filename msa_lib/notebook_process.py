@@ -1,6 +1,6 @@
 """Running papermill in a process of its own, of which nothing survives: no kernel, no worker of a kernel.
 
-The caller starts `python -m msa_lib.study.notebook_process FOLDER`, which reads FOLDER/job.json and leaves
+The caller starts `python -m msa_lib.notebook_process FOLDER`, which reads FOLDER/job.json and leaves
 FOLDER/report.json. Every process of a run carries a marker in its environment, by which it is found through /proc.
 Where there is no /proc (macOS), a kernel ends itself within a second of the process that started it. POSIX only.
 """
@@ -53,7 +53,7 @@ def run_in_own_process(job: dict[str, Any], timeout: float, log: Path | None = N
         }
         env.pop("MPLBACKEND", None)  # the kernel shows figures inline
         log = Path(log) if log else folder / "log"
-        command = [sys.executable, "-m", "msa_lib.study.notebook_process", str(folder)]
+        command = [sys.executable, "-m", "msa_lib.notebook_process", str(folder)]
         with (
             log.open("ab") as sink,
             subprocess.Popen(
