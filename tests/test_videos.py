@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmsa_files import parts, write
 
-from msa_lib.data import check, readers, videos
+from msa_lib.data import check, load_dataset, readers, videos
 
 FORMS = {  # form -> (id of clip k of video v, how it is read)
     "mmsa": (lambda v, k: f"V_{v}$_${k}", "video$_$clip"),
@@ -108,3 +108,13 @@ def test_ids_of_several_forms_are_said():
     two = [f"V{v}_{start}_{start + 5}" for v in range(3) for start in (0, 0, 10, 20)]  # one start twice
     assert videos.reading_of(two).form == "video_start_end"
     assert "may also be" in videos.reading_of(two).doubt
+
+
+def test_loading_says_which_parts_share_videos(tmp_path):
+    content = parts()
+    for part in content.values():
+        part["id"] = [f"v{i % 2}[{i}]" for i in range(len(part["id"]))]
+    notes = load_dataset(str(write(tmp_path / "x.pkl", content))).notes
+    assert "train and test share 2 videos (first: v0)." in notes
+    apart = {s: {**p, "id": [f"{s}{i % 2}[{i}]" for i in range(len(p["id"]))]} for s, p in content.items()}
+    assert not any("share" in note for note in load_dataset(str(write(tmp_path / "y.pkl", apart))).notes)

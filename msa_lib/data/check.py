@@ -289,9 +289,7 @@ def _overlaps(splits: Mapping[str, dict[str, Any]], content: Mapping[str, list],
             say(f"{s}: {len(again):,} samples have the same features as another (first: {again[0]}).")
     for a, b in combinations(SPLITS, 2):
         for what, sets in (("clips", clips), ("videos", of_videos)):
-            both = sorted(sets[a] & sets[b])
-            if both:
-                say(f"{a} and {b} share {len(both):,} {what} (first: {both[0]}).")
+            report["problems"] += videos.shared({s: sets[s] for s in (a, b)}, what)
         both = [digest for digest in owner[a] if digest in owner[b]]
         if both:
             first = f"{owner[a][both[0]]} and {owner[b][both[0]]}"

@@ -22,7 +22,7 @@ from msa_lib.data.dataset import LABEL_RANGE, SPLITS, Dataset
 from msa_lib.data.fields import Part, names_said, sort_part, words
 from msa_lib.data.names import NAMES, SPLIT_COLUMNS, is_feature, is_label, listed, part_of, plain
 from msa_lib.data.padding import front_padded
-from msa_lib.data.videos import doubts, sample_ids, take, videos
+from msa_lib.data.videos import doubts, sample_ids, shared, take, videos
 
 CHOSEN = {f"{part}_part": part for part in SPLITS}  # options that say which key or value is which part
 OPTIONS = ("split", "valid", "valid_from", "label", *CHOSEN, *MODALITIES)
@@ -71,6 +71,8 @@ def to_dataset(raw: Raw, path: Path, name: str | None = None) -> Dataset:
     labels = np.concatenate([s.labels.numpy() for s in splits.values()])
     scale = label_scale(labels, known)
     notes = raw.notes + clean.sentences(counts) + label_doubts(labels, scale)
+    if all("ids" in part or "video" in part for part in raw.splits.values()):
+        notes += shared(videos(raw.splits)[0])
     language = "zh" if "sims" in known else language_of(splits["train"].raw_text)
     encoder = MMSA_ENCODERS[language] if raw.mmsa and splits["train"].tokens is not None else None
     return Dataset(name or path.stem, **splits, scale=scale, language=language, encoder=encoder, notes=tuple(notes))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,6 +135,15 @@ def doubts(named: Mapping[str, np.ndarray], reading: Reading) -> list[str]:
             f"every sample counts as a video of its own ({reading.form}): clips of one video may stand on both sides "
             f"of a cut by video, and nothing here can show it."
         )
+    return said
+
+
+def shared(named: Mapping[str, Collection[str]], what: str = "videos") -> list[str]:
+    """Which parts hold the same videos (or clips), a sentence each pair: a test on them flatters."""
+    said = []
+    for a, b in combinations(named, 2):
+        if both := sorted(set(named[a]) & set(named[b])):
+            said.append(f"{a} and {b} share {len(both):,} {what} (first: {both[0]}).")
     return said
 
 
