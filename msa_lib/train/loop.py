@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from msa_lib import models  # not its names: a model file imports the procedure from here
 from msa_lib.data import Batch, Dataset, Split
 from msa_lib.metrics import evaluate, swapped_f1
-from msa_lib.models import MODELS, build_model
 from msa_lib.switches import checked
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import State, load_weights, trained_names, trained_weights
@@ -93,8 +93,8 @@ def fit(
     """
     config = vars(config) if isinstance(config, TrainConfig) else config or {}
     config = checked(TrainConfig, dict(config), "training setting")
-    if model_name not in MODELS:
-        raise ValueError(f"No model {model_name!r}: expected one of {', '.join(MODELS)}.")
+    if model_name not in models.MODELS:
+        raise ValueError(f"No model {model_name!r}: expected one of {', '.join(models.MODELS)}.")
     check_device(device)
     if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
         raise ValueError(f"seeds hold {twice[0]} more than once; expected every seed once.")
@@ -116,7 +116,7 @@ def check_device(device: str) -> None:
 
 def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunResult:
     torch.manual_seed(seed)
-    network = build_model(model_name, dataset, **config.switches).to(device)
+    network = models.build_model(model_name, dataset, **config.switches).to(device)
     result = RunResult(model_name, seed, "failed", n_parameters=sum(p.numel() for p in network.parameters()))
     names = trained_names(network)  # before a procedure freezes some for a while
     procedure = getattr(network, "Procedure", Procedure)(network, dataset, config)
