@@ -15,7 +15,7 @@ class Inputs(nn.Module):
     """Text, audio and vision of a batch, unprojected; sizes in `dims`. All three modalities are needed.
 
     bert       precomputed (the data's text features) | frozen | finetune (an encoder over the data's tokens)
-    alignment  padded: each modality keeps its own steps | aligned: audio and vision segment-mean-pooled onto those of text
+    alignment  padded: each keeps its own steps | aligned: audio and vision segment-mean-pooled onto the steps of text
     """
 
     def __init__(self, dataset: Dataset, bert: str = "precomputed", alignment: str = "padded") -> None:
