@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy import close
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from toy import close
 
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.parts.recurrent import LSTM
