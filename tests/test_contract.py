@@ -207,12 +207,19 @@ def test_the_same_seed_gives_the_same_bits(case):
     assert all(torch.equal(prediction, runs[0]) for prediction in runs)
 
 
+def kill(record: dict) -> None:
+    """After the first epoch is saved."""
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_run_taken_up_again_ends_in_the_same_bytes(name, tmp_path):
     config = {"batch_size": 8, "lr": 1e-3, "switches": dict(REGISTRY[name].SMALL)}
-    whole = fit(name, data(), {**config, "epochs": 3}, seeds=(1,))[0]
-    fit(name, data(), {**config, "epochs": 1}, seeds=(1,), folder=tmp_path)
-    resumed = fit(name, data(), {**config, "epochs": 3}, seeds=(1,), folder=tmp_path)[0]
+    config["epochs"] = 3  # also of the killed run: schedules depend on it
+    whole = fit(name, data(), config, seeds=(1,))[0]
+    with pytest.raises(KeyboardInterrupt):
+        fit(name, data(), config, seeds=(1,), folder=tmp_path, report=kill)
+    resumed = fit(name, data(), config, seeds=(1,), folder=tmp_path)[0]
     assert whole.status == resumed.status == "done"
     assert whole.history == resumed.history
     assert whole.outputs["predictions"].tobytes() == resumed.outputs["predictions"].tobytes()
