@@ -146,10 +146,10 @@ def test_other_settings_than_the_printed_ones_are_not_judged():
     right = {"label": "no_usf", "run": "a", "model": "dsrf", "switches": json.dumps({"d": 128})}
     right["train"] = json.dumps({"batch_size": 32, "lr": 3e-5, "lr_encoder": 3e-5, "weight_decay": 1e-3})
     wrong = right | {"run": "b", "train": right["train"].replace("3e-05", "0.0001")}
-    assert tables._other_settings(page, "mosi", pd.DataFrame([right])) == ""
-    assert "have lr = 0.0001, the paper prints 3e-05" in tables._other_settings(page, "mosi", pd.DataFrame([wrong]))
+    assert tables._other_settings(page, "mosi", pd.DataFrame([right])) == {}
     other = wrong | {"label": "literal votes"}  # stands for no printed row
-    assert tables._other_settings(page, "mosi", pd.DataFrame([right, other])) == ""
+    found = tables._other_settings(page, "mosi", pd.DataFrame([right | {"label": "full"}, wrong, other]))
+    assert found == {"no_usf": "Runs of no_usf for mosi have lr = 0.0001, stated is 3e-05: they are not judged."}
 
 
 # ----------------------------------------------------------------------------------------------- BERT, two readings

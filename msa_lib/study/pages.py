@@ -38,7 +38,8 @@ SCALES: dict[str, Scale] = {
         seeds=3,
         cost="minutes on two cores; small models",
         sizes="train=400&valid=200&test=400",
-        switches={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
+        switches={name: model.SMALL for name, model in MODELS.items()}
+        | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
         train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
@@ -108,19 +109,23 @@ def tuned_label(label: str) -> str:
     return f"{label} ({TUNED})"
 
 
-REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 OWN = ("full",)
+BASELINES = {name: (name, {"bert": "precomputed"}) for name in MODELS if name not in ("amsgfn", "dsrf")}
+REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
                   "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
 CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
                 "oracle dominant", "w/o both contrastive", "concat MLP")  # fmt: skip
 CONTROL_DETAIL = ("s=1, dynamic p", "s=1, trained p", "gate off")
+BESIDE_OTHERS = _variants("amsgfn", "full") | BASELINES | REFERENCE_ROWS
 DSRF_ROWS = {
     "full": ("dsrf", {}),
     "full, lr 1e-3": ("dsrf", {"lr": 1e-3}),  # the printed rates are those of fine-tuning; from scratch they are slow
     "AMSGFN": ("amsgfn", {}),
-} | REFERENCE_ROWS
+    **BASELINES,
+    **REFERENCE_ROWS,
+}
 ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "w/o HSF (bypass)", "no_routing",
                  "no_usf", "no_rec_loss", "wide vector", "no factor losses", "no L_emo", "literal votes",
                  "one iteration", "literal Eq. 15", "mean readout")  # fmt: skip
@@ -132,14 +137,12 @@ PAGES: dict[str, Page] = {
     "sanity": Page("Sanity before any table", "mosi", {}),
     "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
     "amsgfn_table2_mosi": Page(
-        "AMSGFN Table 2: CMU-MOSI", "mosi", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 2, tuned=OWN
+        "AMSGFN Table 2: CMU-MOSI", "mosi", BESIDE_OTHERS, "amsgfn", 2, tuned=(*OWN, *BASELINES)
     ),
     "amsgfn_table3_mosei": Page(
-        "AMSGFN Table 3: CMU-MOSEI", "mosei", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 3, tuned=OWN
+        "AMSGFN Table 3: CMU-MOSEI", "mosei", BESIDE_OTHERS, "amsgfn", 3, tuned=(*OWN, *BASELINES)
     ),
-    "amsgfn_table4_sims": Page(
-        "AMSGFN Table 4: CH-SIMS", "sims", _variants("amsgfn", "full") | REFERENCE_ROWS, "amsgfn", 4, tuned=OWN
-    ),
+    "amsgfn_table4_sims": Page("AMSGFN Table 4: CH-SIMS", "sims", BESIDE_OTHERS, "amsgfn", 4, tuned=(*OWN, *BASELINES)),
     "amsgfn_table5_modalities": Page(
         "AMSGFN Table 5: modalities",
         "mosei",
@@ -165,10 +168,10 @@ PAGES: dict[str, Page] = {
     ),
     "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
     "dsrf_table1_mosi_mosei": Page(
-        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei", tuned=OWN
+        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei", tuned=(*OWN, *BASELINES)
     ),
     "dsrf_table2_sims_simsv2": Page(
-        "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2", tuned=OWN
+        "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2", tuned=(*OWN, *BASELINES)
     ),
     "dsrf_table3_ablation": Page(
         "DSRF Table 3: ablation",

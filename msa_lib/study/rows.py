@@ -39,7 +39,7 @@ def runs_of(
             continue
         common = _settings(model, printed, scale)
         settings = common | dict(own)
-        if own and settings == common:
+        if TRAINING & set(own) and settings == common:
             continue
         switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
         train = {k: v for k, v in settings.items() if k in TRAINING}
@@ -68,13 +68,12 @@ def _rows(
     text, tokens = dataset.train.text, dataset.train.tokens
     only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
     possible, reasons = {}, {}
-    no_encoder = (
-        encoder_problem(dataset.encoder) if train and (only_tokens or scale == "full") and tokens is not None else ""
-    )
+    asked = train and tokens is not None and (only_tokens or scale == "full")
+    no_encoder = encoder_problem(dataset.encoder, *_token_range(dataset)) if asked else ""
     for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
-        own = {"bert": "frozen", **own} if only_tokens and model in MODELS else own
+        own = {**own, "bert": "frozen"} if only_tokens and model in MODELS else own
         fits = MODELS[model].fits(dataset, own) if model in MODELS else card.lacking(dataset, own.get("modalities", ""))
-        if reason := fits or (no_encoder if "bert" in own else ""):
+        if reason := fits or (no_encoder if own.get("bert") == "frozen" else ""):
             reasons[label] = reason
         else:
             possible[label] = model, own
