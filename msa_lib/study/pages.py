@@ -185,6 +185,11 @@ PAGES: dict[str, Page] = {
     "figure_routing": Page(
         "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
     ),
+    "baselines": Page(
+        "The baselines: what they need, cost and reach",
+        "mosi",
+        _variants("amsgfn", "full") | {"DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
+    ),
     "paper_audit": Page("The papers audited, without training", "", {}),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
     "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
