@@ -16,11 +16,16 @@ from msa_lib.data import Dataset
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.parts.layers import Output
+from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
 
 __all__ = ["MODELS", "Output", "build_model"]
 
-MODELS: dict[str, type] = {"amsgfn": AMSGFN, "dsrf": DSRF}
+MODELS: dict[str, type] = {
+    "amsgfn": AMSGFN,
+    "dsrf": DSRF,
+    "tfn": TFN,
+}
 
 
 def build_model(name: str, dataset: Dataset, **switches) -> nn.Module:
