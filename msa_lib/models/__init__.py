@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch import nn
 
 from msa_lib.data import Dataset
+from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.parts.layers import Output
@@ -24,6 +25,7 @@ __all__ = ["MODELS", "Output", "build_model"]
 MODELS: dict[str, type] = {
     "amsgfn": AMSGFN,
     "dsrf": DSRF,
+    "almt": ALMT,
     "tfn": TFN,
 }
 
