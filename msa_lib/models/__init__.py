@@ -16,6 +16,7 @@ from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dsrf import DSRF
+from msa_lib.models.lmf import LMF
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
@@ -26,6 +27,7 @@ MODELS: dict[str, type] = {
     "amsgfn": AMSGFN,
     "dsrf": DSRF,
     "almt": ALMT,
+    "lmf": LMF,
     "tfn": TFN,
 }
 
