@@ -15,6 +15,7 @@ from torch import nn
 from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
+from msa_lib.models.dashfusion import DashFusion
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
 from msa_lib.models.parts.layers import Output
@@ -27,6 +28,7 @@ MODELS: dict[str, type] = {
     "amsgfn": AMSGFN,
     "dsrf": DSRF,
     "almt": ALMT,
+    "dashfusion": DashFusion,
     "lmf": LMF,
     "tfn": TFN,
 }
