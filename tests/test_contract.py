@@ -178,6 +178,7 @@ PER_MODALITY = ("features.proj", "ccam.heads", "to_modality")
 IDLE = {("amsgfn", one): ("ccam.", "scorer.", "layers.0.cma.", "layers.0.gate.") for one in "TVA"}  # nothing to weigh
 IDLE |= {("amsgfn", f"{one}-oriented, s=1"): ("scorer.",) for one in "tva"}
 IDLE |= {("amsgfn", "s=1, dynamic p"): ("scorer.",), ("dsrf", "Eq. 13 only"): ("gate.",)}
+IDLE |= {("mmim", label): ("entropy_maps.",) for label in ("full", "as released", "as in MMSA")}  # needs a memory
 
 
 @cases(VARIANTS)

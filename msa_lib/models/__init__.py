@@ -18,6 +18,7 @@ from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dashfusion import DashFusion
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
+from msa_lib.models.mmim import MMIM
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
@@ -30,6 +31,7 @@ MODELS: dict[str, type] = {
     "almt": ALMT,
     "dashfusion": DashFusion,
     "lmf": LMF,
+    "mmim": MMIM,
     "tfn": TFN,
 }
 
