@@ -180,9 +180,12 @@ def test_a_store_of_before_is_named_and_left_out(tmp_path):
     new, old = execute(toy(1), tmp_path), execute(toy(2), tmp_path)
     path = Path(old["folder"]) / "result.json"
     content = json.loads(path.read_text())
-    del content["params"]["versions"]
+    for later in ("run", "files", "checksum"):
+        del content[later]
     path.write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match=rf"^1 runs in .* versions \({path.parent.name}, \.\.\.\): they are"):
+    with pytest.warns(
+        UserWarning, match=rf"^1 runs in .* versions and checksums \({path.parent.name}, \.\.\.\): they are"
+    ):
         rows = collect(tmp_path)
     assert set(rows["run"]) == {Path(new["folder"]).name}
     assert set(finished([toy(1)], tmp_path)["run"]) == {Path(new["folder"]).name}

@@ -22,6 +22,7 @@ from msa_lib.runs import Run, execute, network
 from msa_lib.train import TrainConfig, fit, mean_loss
 from msa_lib.train import loop as train
 from msa_lib.train.procedure import Procedure
+from msa_lib.train.state import packed, unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_the_arithmetic_of_each_recipe(tmp_path, kind):
     assert np.abs(hand.p[[0, 3]]).min() > 0.001
     got = torch.cat([result.network.w[0], result.network.b]).detach()
     close(got, torch.from_numpy(hand.p).float(), atol=2e-5)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state = unpacked((tmp_path / "state.pt").read_bytes())
     assert set(result.network.state_dict()) == set(state["weights"]) == set(state["best"]["weights"]) == {"w", "b"}
     assert result.n_parameters == 4
     assert all(p.requires_grad for p in result.network.parameters())
@@ -205,8 +206,8 @@ def test_a_term_that_is_not_a_number_names_its_pass(monkeypatch):
 
 def test_a_state_of_another_loop_is_not_gone_on_with(tmp_path):
     whole = fit("Adam", dataset(), SETTINGS, [SEED], folder=tmp_path)[0]
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    torch.save(state | {"format": 1, "history": "[]"}, tmp_path / "state.pt")
+    state = unpacked((tmp_path / "state.pt").read_bytes())
+    (tmp_path / "state.pt").write_bytes(packed(state | {"format": 1, "history": "[]"}))
     again = fit("Adam", dataset(), SETTINGS, [SEED], folder=tmp_path)[0]
     assert again.history == whole.history
 

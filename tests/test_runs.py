@@ -7,6 +7,8 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -415,7 +417,7 @@ def test_a_run_without_weights_has_no_network(tmp_path):
     with pytest.raises(RunFailed, match="it was never run"):
         runs.network(RUN, tmp_path)
     (Path(execute(RUN, tmp_path)["folder"]) / "weights.safetensors").unlink()
-    with pytest.raises(RunFailed, match=r"kept no weights"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors is missing, damaged"):
         runs.network(RUN, tmp_path)
 
 
@@ -505,14 +507,85 @@ def test_what_is_not_a_result_is_not_collected(tmp_path):
     assert collect(tmp_path / "nowhere").empty
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "null", "\x00\x00"])
-def test_a_damaged_result_is_named(tmp_path, content):
+def edited(change):
+    """A result.json whose content is changed and written again as JSON."""
+    return lambda text: json.dumps(change(json.loads(text)) or {}, allow_nan=True)
+
+
+DAMAGE = {
+    "another MAE": lambda text: text.replace('"mae": ', '"mae": 1', 1),
+    "no MAE": edited(lambda r: r["metrics"]["test"].update(mae=None) or r),
+    "NaN": edited(lambda r: r["metrics"]["test"].update(mae=math.nan) or r),
+    "infinite": edited(lambda r: r["metrics"]["test"].update(mae=math.inf) or r),
+    "true": edited(lambda r: r["metrics"]["test"].update(mae=True) or r),
+    "a key twice": lambda text: text.replace('"best_epoch"', '"epochs": 3,\n "best_epoch"', 1),
+    "another status": lambda text: text.replace('"done"', '"failed"'),
+    "no checksum": edited(lambda r: r.pop("checksum") and r),
+    "another seed": lambda text: text.replace('"seed": 1', '"seed": 2'),
+    "deep": lambda text: "[" * 100_000,
+} | {content: (lambda text, content=content: content) for content in ("", "{", "[1]", "null", "\x00\x00")}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_result_is_named(tmp_path, damage):
     path = Path(execute(toy(), tmp_path)["folder"]) / "result.json"
-    path.write_text(content)
+    text = path.read_text()
+    path.write_text(DAMAGE[damage](text))
+    assert path.read_text() != text
     for ask in (lambda: collect(tmp_path), lambda: execute(toy(), tmp_path), lambda: predictions(toy(), tmp_path)):
-        with pytest.raises(ValueError, match=r"^/.*/result\.json is damaged: expected .*\.$") as caught:
+        with pytest.raises(
+            ValueError, match=r"^/.*/result\.json is damaged or was changed .* to run it again\.$"
+        ) as caught:
             ask()
         assert str(path) in str(caught.value)
+
+
+def test_a_result_in_the_folder_of_another_run_is_named(tmp_path):
+    one, two = (Path(execute(toy(seed), tmp_path)["folder"]) for seed in (1, 2))
+    (two / "result.json").write_bytes((one / "result.json").read_bytes())
+    for ask in (lambda: collect(tmp_path), lambda: execute(toy(2), tmp_path)):
+        with pytest.raises(ValueError, match=rf"is the result of the run {one.name}, in the folder of another"):
+            ask()
+
+
+@pytest.mark.parametrize(("name", "ask"), [("predictions.npz", predictions), ("weights.safetensors", runs.network)])
+def test_a_changed_file_of_a_run_is_not_read(tmp_path, name, ask):
+    path = Path(execute(RUN, tmp_path)["folder"]) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is missing, damaged or was changed"):
+        ask(RUN, tmp_path)
+
+
+def test_a_state_with_one_bit_changed_is_not_gone_on_with(tmp_path, whole, start):
+    process = start(RUN, tmp_path, "hang", 2)
+    wait_for(lambda: len(epochs_of(tmp_path)) == 2)
+    process.kill()
+    process.join()
+    folder = folder_of(RUN, tmp_path)
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) * 2 // 3] ^= 16  # amid the weights
+    (folder / "state.pt").write_bytes(content)
+    execute(RUN, tmp_path)
+    assert contents(folder) == whole
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the workers in /proc")
+def test_a_killed_grid_leaves_no_worker_behind(tmp_path):
+    words = ["run", "--model", "amsgfn", "--data", DATA, "--seeds", "1", "2", "--jobs", "2", "--store", str(tmp_path)]
+    words += ["--set", "d=16", "heads=2", "n_layers=1", "epochs=5000", "patience=5000"]
+    process = subprocess.Popen([sys.executable, "-m", "msa_lib.cli", *words], stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(tmp_path.glob("*/state.pt"))) == 2)
+    process.kill()
+    process.wait()
+
+    def quiet() -> bool:
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/state.pt")}
+        time.sleep(2.5)
+        return before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/state.pt")}
+
+    wait_for(quiet)
 
 
 # Grid

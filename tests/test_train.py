@@ -19,6 +19,7 @@ from msa_lib.models import MODELS, build_model
 from msa_lib.train import TrainConfig, evaluate_split, fit, mean_loss, predict
 from msa_lib.train import loop as train
 from msa_lib.train.procedure import Procedure
+from msa_lib.train.state import unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -385,7 +386,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_out_of_the_state(encoder, tmp_path)
     before, after = pretrained(fresh), pretrained(network)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state = unpacked((tmp_path / "state.pt").read_bytes())
     for weights in (state["weights"], state["best"]["weights"]):
         assert weights
         assert not any("text_encoder" in name and v.is_floating_point() for name, v in weights.items())
@@ -409,7 +410,7 @@ def test_an_encoder_trained_along_changes_at_its_own_rate(encoder, tmp_path):
     assert "model.encoder.layer.0.attention.self.query.weight" in changed
     still = pretrained(fit("amsgfn", data, replace(config, lr_encoder=0.0), [1])[0].network)
     assert all(torch.equal(before[k], still[k]) for k in before)
-    saved = torch.load(tmp_path / "state.pt", weights_only=True)["weights"]
+    saved = unpacked((tmp_path / "state.pt").read_bytes())["weights"]
     assert any("text_encoder" in name for name in saved)
 
 

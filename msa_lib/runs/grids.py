@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +36,8 @@ def grid(
     if jobs == 1 and not elsewhere:
         work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
     else:
-        calls = (delayed(execute)(run, store, retry_failed) for run in runs)
+        parent = None if elsewhere else os.getpid()  # a cluster's workers are not our children
+        calls = (delayed(_in_worker)(run, store, retry_failed, parent) for run in runs)
         work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
     results = []
     try:
@@ -47,6 +51,19 @@ def grid(
             f"kept, and the same command goes on from there."
         ) from None
     return _labelled(runs, results)
+
+
+def _in_worker(run: Run, store: str, retry_failed: bool, parent: int | None) -> dict:
+    """`execute` in a process that does not outlive the one that asked for it: a killed grid leaves no worker behind."""
+    if parent is not None and os.getpid() != parent:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return execute(run, store, retry_failed)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)  # the run keeps its last epoch, and the same command goes on from there
 
 
 def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -43,11 +44,13 @@ from msa_lib.data import Dataset
 from msa_lib.models import MODELS, build_model
 from msa_lib.reference import REFERENCES
 from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, run_id
+from msa_lib.runs.seal import contents, is_unsealed, sealed, unsealed
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
 from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically
 
 STORE = Path("runs")
+RUN_ID = re.compile("[0-9a-f]{16}")  # the names of folders of runs
 PATIENCE = 2.0  # seconds until waiting for another process is said
 
 
@@ -164,6 +167,7 @@ def _train(run: Run, dataset: Dataset, params: Mapping, folder: Path, report) ->
 
 def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) -> dict:
     result = {
+        "run": folder.name,
         "status": outcome.status,
         "reason": outcome.reason,
         "params": params,
@@ -183,7 +187,7 @@ def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) 
             weights = {k: v.detach().cpu().contiguous() for k, v in trained_weights(outcome.network).items()}
             if not any("text_encoder." in name for name in weights):
                 write_atomically(folder / "weights.safetensors", save(weights))
-    write_atomically(folder / "result.json", _json(result))
+    write_atomically(folder / "result.json", _json(sealed(plain(result), folder)))
     return result_in(folder)
 
 
@@ -196,10 +200,12 @@ def result_in(folder: Path, params: Mapping | None = None) -> dict | None:
     path = folder / "result.json"
     if not path.exists():
         return None
-    try:
-        result = json.loads(path.read_text()) | {"folder": str(folder)}
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: expected the JSON object of a run; delete it to run again.") from None
+    result = unsealed(path) | {"folder": str(folder)}
+    if result["run"] != folder.name:
+        raise ValueError(
+            f"{path} is the result of the run {result['run']}, in the folder of another: delete the folder {folder} to "
+            f"run it again."
+        )
     if params is not None:
         confirm(result["params"], params, folder)
     return result
@@ -241,7 +247,7 @@ def predictions(run: Run, store: Path | str = STORE) -> dict[str, np.ndarray]:
     result = result_in(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no predictions: {result['reason'] if result else 'it was never run'}.")
-    with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
+    with np.load(io.BytesIO(contents(folder, "predictions.npz", result["files"])), allow_pickle=False) as stored:
         return dict(stored)
 
 
@@ -255,8 +261,7 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
     result = result_in(folder, params)
     if result is None or result["status"] != "done":
         raise RunFailed(f"Run {folder.name} has no network: {result['reason'] if result else 'it was never run'}.")
-    path = folder / "weights.safetensors"
-    if not path.exists():
+    if "weights.safetensors" not in result["files"]:
         raise RunFailed(
             f"Run {folder.name} kept no weights: its text encoder was trained along, or it is an older run."
         )
@@ -265,7 +270,7 @@ def network(run: Run, store: Path | str = STORE) -> nn.Module:
     except FileNotFoundError as missing:
         raise FileNotFoundError(f"{missing} The network of run {folder.name} is built from them.") from None
     built = build_model(run.model, dataset, **params["switches"])
-    load_weights(built, load(path.read_bytes()))
+    load_weights(built, load(contents(folder, "weights.safetensors", result["files"])))
     return built.to(run.device).eval()
 
 
@@ -305,14 +310,13 @@ def collect(store: Path | str = STORE) -> pd.DataFrame:
 
 
 def results_in(store: Path | str) -> list[dict]:
-    """Every result in a store, but for those of before runs had versions: they are named in one warning."""
-    results = [result_in(path.parent) for path in sorted(Path(store).glob("*/result.json"))]
-    results = [result for result in results if "params" in result]
-    old = [Path(result["folder"]).name for result in results if "versions" not in result["params"]]
+    """Every result in a store, but for those of before runs had versions and checksums: one warning names them."""
+    folders = [path.parent for path in sorted(Path(store).glob("*/result.json")) if RUN_ID.fullmatch(path.parent.name)]
+    old = [folder.name for folder in folders if is_unsealed(folder / "result.json")]
     if old:
         warnings.warn(
-            f"{len(old)} runs in {store} were made before runs had versions ({old[0]}, ...): they are left out, for "
-            f"nothing says which code they are of; delete their folders.",
+            f"{len(old)} runs in {store} were made before runs had versions and checksums ({old[0]}, ...): they are "
+            f"left out, for nothing says which code they are of; delete their folders.",
             stacklevel=3,
         )
-    return [result for result in results if "versions" in result["params"]]
+    return [result_in(folder) for folder in folders if folder.name not in old]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jinja2
+from filelock import FileLock
 from tqdm import tqdm
 
 from msa_lib.models import MODELS
@@ -67,9 +68,11 @@ def execute_pages(
         parameters |= {"train": ""} if PAGES[outcome["name"]].whole else {}
         parameters |= {"store": str(store), "jobs": 1, "device": device, **second}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
+        target.parent.mkdir(exist_ok=True)
         try:
-            execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
-            write_atomically(target.with_suffix(".html"), _html(target).encode())
+            with FileLock(target.with_suffix(".lock")):  # of another `msa tables` on this store
+                execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
+                write_atomically(target.with_suffix(".html"), _html(target).encode())
             outcome["status"] = "failed" if outcome.pop("all failed") else "done"
         except NotebookFailed as problem:
             outcome |= {"status": "failed", "reason": str(problem)}

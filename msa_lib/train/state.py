@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -36,7 +37,8 @@ def load_weights(network: nn.Module, saved: Mapping[str, Tensor], names: Sequenc
         value.copy_(saved[name])
 
 
-FORMAT = 2
+FORMAT = 3
+DIGEST = 32  # bytes of the checksum in front of a state
 PARTS = ("optimisers", "schedules", "companions")  # of a procedure: what has a state of its own
 
 
@@ -79,18 +81,13 @@ class State:
             "best": self.best,
             "history": json.dumps(self.history),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.folder / "state.pt", buffer.getbuffer())
+        write_atomically(self.folder / "state.pt", packed(state))
 
     def restore(self) -> None:
         if self.folder is None or not (self.folder / "state.pt").exists():
             return
-        try:
-            saved = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
-        except Exception:  # damaged on the disk, and torch has no one error for that: start from the beginning
-            return
-        if saved.get("format") != FORMAT:  # of an older loop, whose epochs are not gone on with
+        saved = unpacked((self.folder / "state.pt").read_bytes())
+        if saved is None or saved.get("format") != FORMAT:  # damaged, or of an older loop: start from the beginning
             return
         load_weights(self.network, saved["weights"], self.names)
         for name, parameter in self.network.named_parameters():
@@ -107,6 +104,24 @@ class State:
             torch.cuda.set_rng_state(saved["cuda_rng"], device)
         self.best.update(saved["best"])
         self.history[:] = json.loads(saved["history"])
+
+
+def packed(state: dict) -> memoryview:
+    """A state as bytes, its checksum in front: a changed bit would lead to another number, and nobody would know."""
+    buffer = io.BytesIO(bytes(DIGEST))
+    buffer.seek(DIGEST)
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    content[:DIGEST] = hashlib.sha256(content[DIGEST:]).digest()
+    return content
+
+
+def unpacked(content: bytes) -> dict | None:
+    """What `packed` made into bytes; None if they are not that any more."""
+    view = memoryview(content)
+    if hashlib.sha256(view[DIGEST:]).digest() != view[:DIGEST]:
+        return None
+    return torch.load(io.BytesIO(view[DIGEST:]), map_location="cpu", weights_only=True)
 
 
 def plain(value):
