@@ -16,6 +16,8 @@ from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dashfusion import DashFusion
+from msa_lib.models.dlf import DLF
+from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mmim import MMIM
@@ -30,6 +32,8 @@ MODELS: dict[str, type] = {
     "dsrf": DSRF,
     "almt": ALMT,
     "dashfusion": DashFusion,
+    "dlf": DLF,
+    "dmd": DMD,
     "lmf": LMF,
     "mmim": MMIM,
     "tfn": TFN,

@@ -12,7 +12,7 @@ from msa_lib.models.parts.layers import TextEncoder
 
 
 class Inputs(nn.Module):
-    """Text, audio and vision of a batch, unprojected; sizes in `dims`. All three modalities are needed.
+    """Text, audio and vision of a batch, unprojected; sizes in `dims`, most steps in `steps`. All three are needed.
 
     bert       precomputed (the data's text features) | frozen | finetune (an encoder over the data's tokens)
     alignment  padded: each keeps its own steps | aligned: audio and vision segment-mean-pooled onto the steps of text
@@ -23,6 +23,7 @@ class Inputs(nn.Module):
         if reason := lacking(dataset, "tav"):
             raise ValueError(reason)
         self.dims = list(dataset.feature_dims)
+        self.steps = STEPS[alignment](dataset.max_steps)
         if bert != "precomputed":
             if dataset.encoder is None or dataset.train.tokens is None:
                 raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
@@ -36,3 +37,6 @@ class Inputs(nn.Module):
         raw = [x.masked_fill(~mask[..., None], 0.0) for x, mask in zip(raw, batch.masks, strict=True)]
         raw, lengths = self.on_one_grid(raw, batch.lengths, 0)
         return raw, [steps_mask(lengths[:, m], x.shape[1]) for m, x in enumerate(raw)]
+
+
+STEPS = {"padded": list, "aligned": lambda steps: [max(steps[0], 1)] * 3}
