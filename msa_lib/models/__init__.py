@@ -10,7 +10,13 @@ default or of what the code makes of it, for stored runs are told apart by it.
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its progress bars ask for notebook widgets at import
+    import transformers.optimization  # noqa: F401
 
 from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
