@@ -401,12 +401,16 @@ def test_failed_runs_are_said_and_can_be_tried_again(tmp_path, monkeypatch, caps
 def test_a_page_all_of_whose_networks_failed_is_a_failed_page(tmp_path, monkeypatch, capsys):
     smoke = replace(pages.SCALES["smoke"], train={"epochs": 1, "batch_size": 16, "lr": 1e30})
     monkeypatch.setitem(pages.SCALES, "smoke", smoke)
+    rows = {label: row for label, row in pages.PAGES["amsgfn_table2_mosi"].rows.items() if label not in pages.BASELINES}
+    monkeypatch.setitem(pages.PAGES, "amsgfn_table2_mosi", replace(pages.PAGES["amsgfn_table2_mosi"], rows=rows))
     monkeypatch.setattr(batch, "execute", lambda notebook, target, parameters: target.parent.mkdir(exist_ok=True))
     monkeypatch.setattr(batch, "_html", lambda *a: "")
     words = ["tables", "amsgfn_table2_mosi", "--scale", "smoke", "--seeds", "1", "--store", str(tmp_path)]
-    cli.main(words)
+    assert cli.main(words) == 1
     shown = capsys.readouterr()
-    assert "networks failed (first:" in shown.err
+    assert "amsgfn_table2_mosi: 1 of 1 networks failed" in shown.err
+    assert "1 pages: 1 failed." in shown.out
+    assert "failed" in (tmp_path / "index.html").read_text()
 
 
 def test_terminals_without_the_signs(tmp_path):
