@@ -282,7 +282,7 @@ def test_no_seed_counts_twice_anywhere():
 
 @pytest.mark.parametrize("value", ["/x/my data", "a (b) & c; d | e", "it's $HOME and $$", 'say "x"', "p?aligned=no"])
 def test_the_makefile_hands_values_on_as_typed(value):
-    command = ["make", "-n", "study", f"DATA={value}", f"STORE={value}", "SEEDS=5"]
+    command = ["make", "--no-print-directory", "-n", "study", f"DATA={value}", f"STORE={value}", "SEEDS=5"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip().splitlines()
     words = shlex.split(shown[-1])
     assert words[words.index("--data") + 1] == words[words.index("--store") + 1] == value
