@@ -3,7 +3,7 @@
 One `TablePage` per printed table says which of our rows stand for which printed ones; `assemble` judges them all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -78,7 +78,7 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
     for table in tables:
         where = table["paper"], table["table"]
         printed = set(load_reported(*where)["row"])
-        labels = {row: "full" for row in papers.own_rows(where[0]) if row in printed}
+        labels = our_labels(*where, table["ours"])
         for row, known in papers.readings(*where).items():
             labels[row] = {f"reading {reading}, {label}": label for reading, label in known.items()}
         labels |= table["readings"]
@@ -90,6 +90,18 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
         excuses = dict.fromkeys(absent, "this study has not built this baseline")
         pages.append(TablePage(*where, data, table["rows"], labels, excuses))
     return pages
+
+
+def our_labels(paper: str, table: str | int, ours: Collection[str]) -> dict[str, str]:
+    """Printed row -> our label, where the two differ: the paper's own model is our `full`, a baseline has its key."""
+    labels = {}
+    for row in load_reported(paper, table)["row"].unique():
+        known = papers.METHODS.get((paper, row))
+        if known and known.role == "own":
+            labels[row] = "full"
+        elif known and known.role == "baseline" and known.method in ours:
+            labels[row] = known.method
+    return labels
 
 
 def _conditioned(label: str | Mapping[str, str], conditions: Mapping[str, Mapping[str, str]]) -> str | dict[str, str]:

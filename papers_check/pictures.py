@@ -194,7 +194,7 @@ def mae_against_corr(rows: pd.DataFrame, constant: float, dataset: str) -> Figur
     _labels(corner, list(near["corr"]), list(near["mae"]), [_name(row) for _, row in near.iterrows()])
     whole.set_title("all rows")
     corner.set_title("the crowded corner")
-    return _titled(figure, f"{NAMES[dataset]}: {len(odd)} of {len(rows)} rows have too large an MAE for their Corr")
+    return _titled(figure, f"{NAMES[dataset]}: {len(odd)} of {len(rows)} rows stand out from the rows with their Corr")
 
 
 def _name(row: pd.Series) -> str:

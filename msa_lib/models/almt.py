@@ -19,8 +19,8 @@ what is read.
 Published: MOSI MAE .683, Corr .805, Acc-2 84.55/86.43, Acc-7 49.42 (the authors, ALMT issue 10). Their code keeps the
 best *test* value of each metric over 200 epochs; `selection=test_oracle` picks one epoch by test MAE. A user's run of
 the same code: MAE .721, Corr .792, again best over the epochs (same issue); another: .716, .773 (quoted in later
-papers, secondary). MOSEI MAE .526, Corr .779 (same issue and secondary). SIMS Acc-2 81.19 (same issue), MAE .404, Corr
-.619 (from memory, unverified). Not in MMSA's table.
+papers, secondary). MOSEI MAE .526, Corr .779 (same issue and secondary). SIMS Acc-2 81.19 (same issue). Not in
+MMSA's table.
 """
 
 from __future__ import annotations

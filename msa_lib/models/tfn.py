@@ -9,7 +9,7 @@ Ours: an absent modality is zeros. A limit of epochs is stated nowhere.
 
 What the harness does differently is a switch, and "as released" its reading:
 - `padding="counted"`: means of audio and vision go over all steps of the data file, and text is read after the LSTM has
-  gone through its padding too. Padding is zeros here; the BERT features of padded steps in the harness's files are not.
+  gone through its padding too. Padding is zeros here, whatever a file holds at padded steps of text.
 - `dropout_t=0`: the dropout of text is set aside because its LSTM has one layer.
 - `out_range="three"`: predictions lie in [-3,3] for labels in [-1,1] too.
 The authors' code has decision layers of 160 units, a text vector of 64, and Adamax at 0.01 with batches of 128.
