@@ -239,7 +239,7 @@ def _check(options) -> int:
     compared = joined.summary(found.relations).drop(columns="not attempted", errors="ignore")
     compared = compared[compared.sum(axis=1) > 0]
     print(as_text(compared) if len(compared) else f"no two rows of a table have runs in {options.store}")
-    _write_json(options.json, {"cells": _records(found.cells), "relations": _records(found.relations)})
+    _write_json(options.json, {"cells": joined.records(found.cells), "relations": joined.records(found.relations)})
     if options.html:
         command = shlex.join(["msa", "check", "--data", options.data, "--seeds", str(seeds), "--scale", scale])
         provenance = {

@@ -3,9 +3,11 @@
 One `TablePage` per printed table says which of our rows stand for which printed ones; `assemble` judges them all.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from papers_check import load_reported, papers, relations, verdicts
@@ -90,6 +92,20 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
         excuses = dict.fromkeys(absent, "this study has not built this baseline")
         pages.append(TablePage(*where, data, table["rows"], labels, excuses))
     return pages
+
+
+def records(frame: pd.DataFrame) -> list[dict]:
+    """Lines as plain JSON: missing is null; an infinite number ("for any number of runs") is the text "inf", "-inf"."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, list | tuple | np.ndarray):
+            return [plain(item) for item in value]
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return None if value is pd.NA else value
+
+    return [{name: plain(value) for name, value in line.items()} for line in frame.to_dict("records")]
 
 
 def our_labels(paper: str, table: str | int, ours: Collection[str]) -> dict[str, str]:

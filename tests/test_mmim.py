@@ -11,7 +11,7 @@ from replayed import count, prepared, recorded
 from toy import close, dataset
 
 from msa_lib.models import build_model
-from msa_lib.models.mmim import MMIM, Seen, Trace, contrast, entropy
+from msa_lib.models.mmim import MMIM, Bound, Seen, Trace, contrast, entropy
 from msa_lib.train import TrainConfig
 
 SMALL = {"hidden": 3, "d_av": 8, "d": 5}
@@ -213,3 +213,11 @@ def test_the_text_can_be_a_mean():
         if expected is None:
             expected = torch.stack([x[:n].mean(0) for x, n in zip(batch.text, batch.lengths[:, 0], strict=True)])
         close(got, expected)
+
+
+def test_the_bound_has_a_gradient_however_wide_its_guess_is():
+    """exp(200) is infinite in float32."""
+    bound = Bound(3, 2)
+    torch.nn.init.constant_(bound.logvar[2].bias, 200.0)
+    bound(torch.ones(4, 3), torch.ones(4, 2)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in bound.parameters())

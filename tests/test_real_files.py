@@ -22,11 +22,11 @@ from transformers import BertConfig, BertModel
 
 from msa_lib import cli, runs, study
 from msa_lib.data import REAL, encoders, load_dataset, pack, short_name
-from msa_lib.notebooks import declared_parameters
+from msa_lib.notebooks import declared_parameters, read_result, write_result
 from msa_lib.runs import Run, grid, grids, store
 from msa_lib.study import batch, pages, tables
 from msa_lib.train import fit
-from papers_check.joined import assemble, pages_from
+from papers_check.joined import assemble, pages_from, records
 from papers_check.verdicts import printed_cells
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,6 +203,19 @@ def test_a_cell_is_not_reproduced_only_if_both_readings_fail():
     for pair in pairs[["better", "worse"]].to_numpy():  # never frozen against fine-tuned
         assert len({"fine-tuned" in row for row in pair}) == 1
     assert any("w/o language" in row for row in pairs["worse"])  # no text, one reading: beside the frozen ones
+
+
+def test_what_is_infinite_survives_the_result_of_the_report(tmp_path):
+    """A mean on the printed value is compatible with any number of runs: m_star is infinite, and no reason to fail."""
+    rows = pd.DataFrame(made_up("full", 0.675))
+    table = {"paper": "dsrf", "table": 3, "data": {"mosi": ("mosi", False, 686)}, "rows": rows}
+    joined = assemble(pages_from([table | {"ours": ["full"], "readings": {}}]))
+    cells = records(joined.cells)
+    assert "inf" in {cell["m_star"] for cell in cells}
+    write_result(tmp_path / "r.json", {}, {"cells": cells, "relations": records(joined.relations)})
+    stored = read_result(tmp_path / "r.json")["content"]["cells"]
+    assert stored == cells
+    assert None in {cell["m_star"] for cell in stored}  # not attempted: missing stays missing
 
 
 def test_an_encoder_that_is_not_there_is_said(tmp_path, bert, monkeypatch):

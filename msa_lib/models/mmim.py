@@ -138,7 +138,8 @@ class Bound(nn.Module):
         self.mean, self.logvar = (nn.Sequential(nn.Linear(d_x, d_y), nn.ReLU(), nn.Linear(d_y, d_y)) for _ in range(2))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return -((y - self.mean(x)).square() / (2 * self.logvar(x).exp())).sum(-1)
+        # Nothing holds the variance down: divided by an overflowing exp, the value would be 0 and its gradient NaN.
+        return -((y - self.mean(x)).square() * (-self.logvar(x)).exp() / 2).sum(-1)
 
 
 class Seen(NamedTuple):
@@ -242,6 +243,7 @@ def loss_contrast(net: MMIM, batch: Batch, t: Trace) -> Tensor:
 
 class MMIM(nn.Module):
     Config, VARIANTS, CARD, RECIPES, SMALL, Procedure = MMIMConfig, VARIANTS, CARD, RECIPES, SMALL, TwoPasses
+    VERSION = 2  # 1: the bound's gradient could be NaN
     RECORD = ()
 
     @staticmethod
