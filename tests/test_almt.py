@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, prepared, reference
 from toy import Loops, close, dataset
 
 from msa_lib.models import build_model
@@ -128,7 +128,7 @@ def test_padding_is_read_as_released_only():
 
 def test_the_released_code_gives_the_same():
     """Predictions, loss, rates and what four steps (the first at rate 0) make of them."""
-    r = recorded("almt")
+    r = reference("almt")
     switches = {**SMALL, "padding": "read", "first_epoch": "idle"}
     network, procedure, batch = prepared("almt", r, switches, 0.6, lr=1e-3, weight_decay=1e-2, epochs=20)
     network.eval()
@@ -149,7 +149,7 @@ def test_the_released_code_gives_the_same():
 
 
 def test_without_padding_masks_make_no_difference_to_the_released_code():
-    r = recorded("almt")
+    r = reference("almt")
     r["lengths"] = np.tile([x.shape[1] for x in (r["text"], r["audio"], r["vision"])], (len(r["labels"]), 1))
     network, _, batch = prepared("almt", r, SMALL, 0.6)
     close(network.eval()(batch).prediction, torch.tensor(r["prediction"]), atol=1e-5)

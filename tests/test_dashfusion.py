@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, prepared, reference
 from toy import Loops, close, dataset
 
 from msa_lib.models import build_model
@@ -252,7 +252,7 @@ def test_the_first_epoch_is_not_kept():
 
 def test_the_released_code_gives_the_same():
     """Predictions, mean vectors, both terms, rates and what three steps make of the predictions."""
-    r = recorded("dashfusion")
+    r = reference("dashfusion")
     network, p, batch = prepared("dashfusion", r, STORED, 0.6, lr=1e-3, weight_decay=1e-2, epochs=4)
     network.eval()
     p.memory["companions"] = torch.tensor(r["companions"])
@@ -278,7 +278,7 @@ def test_the_released_code_gives_the_same():
 
 @pytest.mark.parametrize("data", ["mosi", "mosei", "sims"])
 def test_the_released_code_finds_the_same_ranks(data):
-    r = recorded("dashfusion")
+    r = reference("dashfusion")
     search = {k: v for k, v in settings(DashFusion.RECIPES[data]).items() if k.startswith("search")}
     labels = torch.tensor(r["vector_labels"])
     classes = labels if data == "sims" else labels.round()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, of_recipe, prepared, reference
 from toy import close
-
-from msa_lib.models.card import settings
-from msa_lib.models.dlf import DLF
 
 NO_DROPOUT = dict.fromkeys(
     ("text_dropout", "attn_text", "attn_audio", "attn_vision", "embed_dropout", "out_dropout"), 0.0
@@ -22,7 +17,7 @@ TINY = {"d": 10, "heads": 2, "n_layers": 1, "k_text": 3, "k_audio": 2, "k_vision
 @pytest.mark.parametrize("rows", ["vector", "fifth"])
 def test_it_gives_the_numbers_of_the_released_code(rows):
     """Prediction and every term in evaluation mode; the prediction after three steps without dropout."""
-    ref = recorded("dlf")
+    ref = reference("dlf")
     network, procedure, batch = prepared("dlf", ref, TINY | {"ort_rows": rows}, lr=1e-3, clip=0.6, weight_decay=0.0)
     output = network.eval()(batch)
     close(output.prediction, torch.tensor(ref["prediction"]), atol=1e-5)
@@ -51,8 +46,7 @@ def counted(dims: tuple[int, int, int], kernel: int, d: int = 50) -> int:
 
 @pytest.mark.parametrize(("data", "dims", "kernel"), [("mosi", (768, 5, 20), 5), ("mosei", (768, 74, 35), 3)])
 def test_it_has_as_many_parameters_as_counted(data, dims, kernel):
-    switches = {k: v for k, v in settings(DLF.RECIPES[data]).items() if k in {f.name for f in fields(DLF.Config)}}
-    assert count("dlf", data, **switches) == counted(dims, kernel)
+    assert count("dlf", data, **of_recipe("dlf", data)) == counted(dims, kernel)
 
 
 def test_rows_of_a_fifth_need_a_width_that_can_be_cut():
@@ -63,7 +57,7 @@ def test_rows_of_a_fifth_need_a_width_that_can_be_cut():
 def test_gradients_are_summed_clipped_each_time_and_given_to_adam():
     """By hand, at the first step of Adam: the rate times the sign of what is left, nothing before the second batch."""
     switches = TINY | {"accumulation": 2}
-    network, procedure, batch = prepared("dlf", recorded("dlf"), switches, lr=1e-3, clip=0.05, weight_decay=0.0)
+    network, procedure, batch = prepared("dlf", reference("dlf"), switches, lr=1e-3, clip=0.05, weight_decay=0.0)
     network.train()
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
     halves = [batch._replace(**{k: v[part] for k, v in batch._asdict().items() if torch.is_tensor(v)})
@@ -84,7 +78,7 @@ def test_gradients_are_summed_clipped_each_time_and_given_to_adam():
 
 
 def test_the_rate_halves_after_six_epochs_without_a_lower_error():
-    _, procedure, _ = prepared("dlf", recorded("dlf"), TINY, lr=1e-3)
+    _, procedure, _ = prepared("dlf", reference("dlf"), TINY, lr=1e-3)
     rates = []
     for mae in (1.0, 0.8, *[0.9] * 7):
         procedure.end_epoch({"valid": {"mae": mae}}, 0.0)

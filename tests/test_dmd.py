@@ -3,15 +3,12 @@ procedure in test_dlf.py."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, of_recipe, prepared, reference
 from toy import close
 
-from msa_lib.models.card import settings
 from msa_lib.models.dmd import DMD, HETERO_REPR, PAIRS, Distillation, imitate_cosine, imitate_l1
 
 RATES = ("text_dropout", "attn_text", "attn_audio", "attn_vision", "embed_dropout", "out_dropout")
@@ -23,7 +20,7 @@ CASES = {"released": DMD.VARIANTS["as released"], "described": {"hetero_repr": "
 @pytest.mark.parametrize("case", CASES)
 def test_it_gives_the_numbers_of_the_released_code(case):
     """Prediction, edges and every term in evaluation mode; the prediction after three steps without dropout."""
-    ref = recorded("dmd")
+    ref = reference("dmd")
     network, procedure, batch = prepared("dmd", ref, TINY | CASES[case], lr=1e-3, clip=0.6, weight_decay=0.0)
     output = network.eval()(batch)
     close(output.prediction, torch.tensor(ref["prediction"]), atol=1e-5)
@@ -60,8 +57,7 @@ def counted(dims: tuple[int, int, int], kernels: tuple[int, int, int], d: int) -
     ("data", "dims", "kernels", "d"), [("mosi", (768, 5, 20), (5, 5, 5), 50), ("mosei", (768, 74, 35), (5, 1, 3), 30)]
 )
 def test_it_has_as_many_parameters_as_counted(data, dims, kernels, d):
-    switches = {k: v for k, v in settings(DMD.RECIPES[data]).items() if k in {f.name for f in fields(DMD.Config)}}
-    assert count("dmd", data, **switches) == counted(dims, kernels, d)
+    assert count("dmd", data, **of_recipe("dmd", data)) == counted(dims, kernels, d)
 
 
 @torch.no_grad()

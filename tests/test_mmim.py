@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, prepared, reference
 from toy import close, dataset
 
 from msa_lib.models import build_model
@@ -169,7 +169,7 @@ def test_the_first_pass_can_stop_after_a_share_of_the_batches():
 @pytest.mark.parametrize("case", CASES)
 def test_the_released_code_gives_the_same(case):
     """Predictions, every term of one batch with the batch before in memory, and two epochs of both passes."""
-    r = recorded("mmim")
+    r = reference("mmim")
     r |= {name.partition("/")[2]: value for name, value in r.items() if name.startswith(f"{case}/")}
     switches = {**SMALL, "dropout": 0.0, **CASES[case]}
     settings = {"lr": 1e-2, "weight_decay": 1e-2, "clip": 1.0, "batch_size": 10}
