@@ -26,6 +26,7 @@ from msa_lib.models.dlf import DLF
 from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
+from msa_lib.models.mfn import MFN
 from msa_lib.models.mmim import MMIM
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.tfn import TFN
@@ -41,6 +42,7 @@ MODELS: dict[str, type] = {
     "dlf": DLF,
     "dmd": DMD,
     "lmf": LMF,
+    "mfn": MFN,
     "mmim": MMIM,
     "tfn": TFN,
 }

@@ -29,24 +29,25 @@ class LSTM(nn.Module):
         step, length = torch.arange(x.shape[1], device=x.device), mask.sum(-1, keepdim=True)  # [T], [B,1]
         turned = torch.where(mask, length - 1 - step, step)  # [B,T], its own inverse
         both = torch.stack([x, along_time(x, turned)][: len(self.weight_ih)])  # [n,B,T,size]
-        h = self.run(both)  # [n,B,T,hidden]
+        h, _ = self.run(both)  # [n,B,T,hidden]
         last = along_time(h.transpose(0, 1).flatten(0, 1), (length - 1).clamp(min=0).repeat_interleave(len(h), 0))
         last = last.view(len(x), -1) * mask.any(-1, keepdim=True)  # [B,n*hidden]
         outputs = torch.cat([h[0], *(along_time(back, turned) for back in h[1:])], -1)  # [B,T,n*hidden]
         return outputs * mask[..., None], last
 
-    def run(self, x: Tensor) -> Tensor:
-        """The recurrence from zero states, for each direction: [n,B,T,size] -> [n,B,T,hidden]."""
+    def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The recurrence from zero states, for each direction: [n,B,T,size] -> hidden and cell states, as wide."""
         bias = self.bias_ih + self.bias_hh
         drive = torch.einsum("nbti,ngi->tnbg", x, self.weight_ih) + bias[:, None]  # all steps at once
-        W, outputs = self.weight_hh.mT, []
+        W, outputs, cells = self.weight_hh.mT, [], []
         h = c = torch.zeros_like(drive[0, ..., : W.shape[1]])  # [n,B,hidden]
         for given in drive.unbind():
             i, f, g, o = torch.baddbmm(given, h, W).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs.append(h)
-        return torch.stack(outputs, 2)
+            cells.append(c)
+        return torch.stack(outputs, 2), torch.stack(cells, 2)
 
 
 def along_time(x: Tensor, step: Tensor) -> Tensor:

@@ -58,13 +58,17 @@ class Subnets(nn.Module):
         D_t, D_a, D_v = self.inputs.dims
         self.text = TextNet(D_t, c.d_t, text_out, c.dropout_t)
         self.audio, self.vision = SubNet(D_a, c.d_a, c.dropout_a), SubNet(D_v, c.d_v, c.dropout_v)
-        self.room = [max(getattr(split, m).shape[1] for split in dataset.splits.values()) for m in MODALITIES]
-        self.seen = PADDING[c.padding]
+        self.room, self.seen = room_of(dataset), PADDING[c.padding]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         (t, a, v), (valid_t, valid_a, valid_v) = self.seen(*self.inputs(batch), self.room)
         h = self.text(t, valid_t), self.audio(masked_mean(a, valid_a)), self.vision(masked_mean(v, valid_v))
         return tuple(F.pad(h_m, (1, 0), value=1.0) for h_m in h)  # [B,1+d_m]
+
+
+def room_of(dataset: Dataset) -> list[int]:
+    """How many steps the data file has room for, of text, audio, vision."""
+    return [max(getattr(split, m).shape[1] for split in dataset.splits.values()) for m in MODALITIES]
 
 
 def masked(x: list[Tensor], masks: list[Tensor], room: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
