@@ -28,6 +28,7 @@ from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
 from msa_lib.models.mmim import MMIM
+from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
@@ -44,6 +45,7 @@ MODELS: dict[str, type] = {
     "lmf": LMF,
     "mfn": MFN,
     "mmim": MMIM,
+    "mult": MulT,
     "tfn": TFN,
 }
 
