@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from replayed import count, prepared, recorded
-from torch import nn
 from toy import close, dataset
 
 from msa_lib.data import Batch
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models import build_model
 from msa_lib.models.card import settings
-from msa_lib.models.mult import SMALL, Layer, MulT, MulTConfig, causal, positions
+from msa_lib.models.mult import SMALL, Memory, MulT, MulTConfig
+from msa_lib.models.parts.crossmodal import SelfEncoder, last
 from msa_lib.train import TrainConfig
 
-STILL = {f"drop_{part}": 0.0 for part in ("text", "embed", "attn_t", "attn_a", "attn_v", "relu", "res", "out")}
-TINY = {**STILL, "d": 4, "heads": 2, "n_layers": 2, "kernel_t": 3, "kernel_a": 1, "kernel_v": 2, "accumulate": 2}
+STILL = {f"{part}_dropout": 0.0 for part in ("text", "embed", "relu", "res", "out")}
+STILL |= dict.fromkeys(("attn_text", "attn_audio", "attn_vision"), 0.0)
+TINY = {**STILL, "d": 4, "heads": 2, "n_layers": 2, "k_text": 3, "k_audio": 1, "k_vision": 2, "accumulation": 2}
 CASES = {"full": {}, **{label: MulT.VARIANTS[label] for label in ("as released", "as released by the authors")}}
 
 
@@ -28,33 +27,13 @@ def test_as_many_parameters_as_the_harness_has(name, expected):
     assert count("mult", name, **switches) == expected
 
 
-def test_the_attention_is_that_of_torch():
+def test_the_memory_is_the_last_step_of_the_whole_encoder():
     torch.manual_seed(0)
-    ours, theirs = Layer(MulTConfig(d=6, heads=3), 6, 0.0).eval(), nn.MultiheadAttention(6, 3, batch_first=True)
-    nn.init.normal_(ours.keys.bias)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.keys.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.keys.bias]))
-        theirs.out_proj.load_state_dict(ours.out.state_dict())
-    x, source = torch.randn(2, 4, 6), torch.randn(2, 5, 6)
-    readable = causal(steps_mask(torch.tensor([4, 2]), 4), steps_mask(torch.tensor([5, 1]), 5))
-    q, k = ours.norm1(x), ours.norm1(source)
-    read = theirs(q, k, k, attn_mask=~readable.repeat_interleave(3, 0))[0]
-    expected = x + read
-    close(ours(x, source, readable), expected + ours.ffn(ours.norm2(expected)))
-
-
-def test_the_causal_mask_goes_by_each_samples_own_lengths():
-    mask = causal(steps_mask(torch.tensor([2, 3]), 3), steps_mask(torch.tensor([4, 2]), 4)).long()
-    assert mask[0].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]  # 2 and 4 steps: two ahead
-    assert mask[1].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]  # 3 and 2 steps
-
-
-def test_positions_count_from_one():
-    code = positions(torch.zeros(1, 2, 5))
-    rate = [1.0, 1e-4]  # two rates: from 1 to 1/10000
-    rows = [[math.sin(t), math.sin(rate[1] * t), math.cos(t), math.cos(rate[1] * t), 0.0] for t in (1, 2)]
-    close(code, torch.tensor(rows))
+    memory = Memory(6, 2, 3, *[0.0] * 4).eval()
+    whole = SelfEncoder(6, 2, 3, *[0.0] * 4).eval()
+    whole.load_state_dict(memory.state_dict())
+    x, mask = torch.randn(3, 5, 6), steps_mask(torch.tensor([5, 2, 0]), 5)
+    close(memory(x, mask), last(whole(x, mask), mask), atol=1e-5)
 
 
 def network(**switches) -> MulT:
@@ -101,8 +80,8 @@ def test_counted_padding_is_read_as_steps():
 
 
 def test_a_step_sums_batches_clips_each_time_and_drops_the_rest():
-    made = network(accumulate=2).train()
-    by_hand = network(accumulate=2).train()
+    made = network(accumulation=2).train()
+    by_hand = network(accumulation=2).train()
     data = dataset()
     procedure = MulT.Procedure(made, data, TrainConfig(lr=0.01, weight_decay=0.0, clip=0.02))
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01)
@@ -119,8 +98,9 @@ def test_a_step_sums_batches_clips_each_time_and_drops_the_rest():
             p.grad = totals[n]
         adam.step()
     for (name, p), q in zip(made.named_parameters(), by_hand.parameters(), strict=True):
-        if name.endswith("keys.bias"):  # softmax does not see a key's: its gradient is noise, and Adam steps by signs
-            p, q = p.chunk(2)[1], q.chunk(2)[1]
+        if name.endswith("qkv.bias"):  # softmax does not see a key's: its gradient is noise, and Adam steps by signs
+            (p, _, p_v), (q, _, q_v) = p.chunk(3), q.chunk(3)
+            p, q = torch.cat([p, p_v]), torch.cat([q, q_v])
         torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -156,6 +136,6 @@ def test_it_equals_the_harness(case):
 
 
 def test_a_width_that_cannot_be_is_refused():
-    for wrong in ({"d": 3}, {"kernel_a": 0}, {"accumulate": 0}, {"heads": 5}):
+    for wrong in ({"d": 3}, {"k_audio": 0}, {"accumulation": 0}, {"heads": 5}):
         with pytest.raises(ValueError, match=r"expected at least|must be a multiple"):
             build_model("mult", dataset(), **{**SMALL, **wrong})

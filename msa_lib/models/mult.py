@@ -28,7 +28,6 @@ SIMSv2 .2905, .7378.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
@@ -40,13 +39,22 @@ from torch import Tensor, nn
 
 from msa_lib import MODALITIES
 from msa_lib.data import Batch, Dataset
-from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.crossmodal import (
+    Convolutions,
+    CrossEncoder,
+    SelfEncoder,
+    causal,
+    counted_positions,
+    last,
+    positions,
+)
+from msa_lib.models.parts.decoupled import Residual
 from msa_lib.models.parts.inputs import Inputs
-from msa_lib.models.parts.layers import Output, at_step
+from msa_lib.models.parts.layers import Output
 from msa_lib.models.parts.losses import weighted
 from msa_lib.models.parts.subnets import PADDING
-from msa_lib.train.procedure import Procedure
+from msa_lib.train.procedure import SummedAdam
 
 
 @dataclass(frozen=True)
@@ -56,18 +64,18 @@ class MulTConfig:
     d: int = 50
     heads: int = 10
     n_layers: int = 4  # the transformers after fusion have at least 3
-    kernel_t: int = 5
-    kernel_a: int = 5
-    kernel_v: int = 5
-    drop_text: float = 0.5  # on the raw text
-    drop_embed: float = 0.2
-    drop_attn_t: float = 0.3  # where text is read, and after fusion
-    drop_attn_a: float = 0.2
-    drop_attn_v: float = 0.0
-    drop_relu: float = 0.0
-    drop_res: float = 0.0
-    drop_out: float = 0.5
-    accumulate: int = 8  # batches per step
+    k_text: int = 5
+    k_audio: int = 5
+    k_vision: int = 5
+    text_dropout: float = 0.5  # on the raw text
+    embed_dropout: float = 0.2
+    attn_text: float = 0.3  # where text is read, and after fusion
+    attn_audio: float = 0.2
+    attn_vision: float = 0.0
+    relu_dropout: float = 0.0
+    res_dropout: float = 0.0
+    out_dropout: float = 0.5
+    accumulation: int = 8  # batches per step
     plateau: int = 5  # epochs without a better validation before the rate falls to a tenth
     bert: Literal["precomputed", "frozen", "finetune"] = "precomputed"
     positions: Literal["sin", "heard", "none"] = "sin"
@@ -92,11 +100,11 @@ CARD = Card(
 def _recipe(size: tuple, kernels: tuple, drop: tuple, attn: tuple, training: tuple) -> dict[str, Stated]:
     """As the harness writes it; `drop` is that of text, embedding, ReLU, residual and output."""
     values = dict(zip(("d", "heads", "n_layers"), size, strict=True))
-    values |= dict(zip(("kernel_t", "kernel_a", "kernel_v"), kernels, strict=True))
-    values |= dict(zip(("drop_text", "drop_embed", "drop_relu", "drop_res", "drop_out"), drop, strict=True))
-    values |= dict(zip(("drop_attn_t", "drop_attn_a", "drop_attn_v"), attn, strict=True))
+    values |= dict(zip(("k_text", "k_audio", "k_vision"), kernels, strict=True))
+    values |= dict(zip((f"{part}_dropout" for part in ("text", "embed", "relu", "res", "out")), drop, strict=True))
+    values |= dict(zip(("attn_text", "attn_audio", "attn_vision"), attn, strict=True))
     values |= dict(zip(("batch_size", "lr", "clip", "plateau"), training, strict=True))
-    values |= {"patience": 8, "accumulate": 8}
+    values |= {"patience": 8, "accumulation": 8}
     stated = {name: Stated(value, "thuiar/MMSA a94e65d, config_regression.json") for name, value in values.items()}
     trainer = {"weight_decay": 0.0, "drop_last": False}
     return stated | {name: Stated(value, "thuiar/MMSA a94e65d, trainer of MulT") for name, value in trainer.items()}
@@ -108,139 +116,43 @@ RECIPES = {
     "sims": _recipe((50, 10, 2), (5, 1, 1), (0.3, 0.1, 0.0, 0.2, 0.1), (0.2, 0.1, 0.0), (16, 2e-3, 0.6, 10)),
     "simsv2": _recipe((30, 6, 4), (5, 3, 1), (0.5, 0.2, 0.1, 0.0, 0.3), (0.1, 0.2, 0.0), (16, 5e-4, 1.0, 10)),
 }
-# The smallest sensible network
-SMALL = {
-    "d": 12,
-    "heads": 2,
-    "n_layers": 1,
-    "kernel_t": 3,
-    "kernel_a": 1,
-    "kernel_v": 3,
-    "accumulate": 1,
-}
-
-# ------------------------------------------------------------------------------------- 3.2 Convolution and positions
-
-
-class TimeConv(nn.Conv1d):
-    """The low-level steps of one modality: x [B,T,D], lengths [B] -> [B,T-k+1,d], mask. No bias, no padding."""
-
-    def __init__(self, size: int, d: int, kernel: int) -> None:
-        super().__init__(size, d, kernel, bias=False)
-        self.k = kernel
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.pad(x, (0, 0, 0, max(0, self.k - x.shape[1])))
-        x = super().forward(x.transpose(1, 2)).transpose(1, 2)
-        lengths = mask.sum(-1)
-        mask = steps_mask((lengths - self.k + 1).clamp(min=1) * (lengths > 0), x.shape[1])
-        return x * mask[..., None], mask
-
-
-def positions(x: Tensor) -> Tensor:
-    """Sines, then cosines, of the steps 1..T, for x [B,T,d] -> [T,d]."""
-    half = x.shape[-1] // 2
-    rate = torch.exp(torch.arange(half, device=x.device) * (-math.log(10000.0) / (half - 1)))
-    angle = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None] * rate
-    return F.pad(torch.cat([torch.sin(angle), torch.cos(angle)], -1), (0, x.shape[-1] - 2 * half))
-
-
-POSITIONS = {
-    "sin": lambda x: math.sqrt(x.shape[-1]) * x + positions(x),
-    "heard": lambda x: math.sqrt(x.shape[-1]) * x + positions(x) * (x[..., :1] != 0),
-    "none": lambda x: math.sqrt(x.shape[-1]) * x,
-}
+SMALL = {"d": 12, "heads": 2, "n_layers": 1, "k_text": 3, "k_audio": 1, "k_vision": 3, "accumulation": 1}
 
 # ------------------------------------------------------------------------------- 3.1 and 3.2 Crossmodal transformers
 
 
-def causal(query: Tensor, keys: Tensor) -> Tensor:
-    """Which steps may be read, by masks [B,T] and [B,T'] -> [B,T,T']: j <= i + |difference of the lengths|."""
-    i, j = (torch.arange(m.shape[1], device=m.device) for m in (query, keys))
-    ahead = (keys.sum(-1) - query.sum(-1)).abs()[:, None, None]
-    return keys[:, None] & (j <= i[:, None] + ahead)
+def heard(mask: Tensor, x: Tensor) -> Tensor:
+    """A step whose first feature is exactly 0 has no position."""
+    return positions(mask, x.shape[-1]) * (x[..., :1] != 0)
 
 
-READABLE = {True: causal, False: lambda query, keys: keys[:, None].expand(-1, query.shape[1], -1)}
+POSITIONS = {"sin": counted_positions, "heard": heard, "none": lambda mask, x: torch.zeros_like(x)}
+READABLE = {True: causal, False: lambda mask, keys: keys[:, None, None].expand(-1, -1, mask.shape[1], -1)}
 
 
-class Layer(nn.Module):
-    """Pre-norm attention from x to a source, then a feed-forward net; each is added to what it starts from."""
-
-    def __init__(self, c: MulTConfig, d: int, drop_attn: float) -> None:
-        super().__init__()
-        if c.heads < 1 or d % c.heads:
-            raise ValueError(f"The width d={d} must be a multiple of heads={c.heads}, which is at least 1.")
-        self.heads, self.dropout = c.heads, drop_attn
-        self.query, self.keys, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
-        up, down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
-        self.ffn = nn.Sequential(up, nn.ReLU(), nn.Dropout(c.drop_relu), down)
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), nn.Dropout(c.drop_res)
-        for linear in (self.query, self.keys, self.out, up, down):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        for linear in (self.query, self.keys):  # one matrix of three blocks in the authors' code
-            nn.init.uniform_(linear.weight, -math.sqrt(1.5 / d), math.sqrt(1.5 / d))
-
-    def forward(self, x: Tensor, source: Tensor, readable: Tensor) -> Tensor:
-        """x [B,T,d], source [B,T',d], readable [B,T,T'] -> [B,T,d]. A source without steps adds nothing."""
-        q, (k, v) = self.query(self.norm1(x)), self.keys(self.norm1(source)).chunk(2, -1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # [B,heads,T,d/heads]
-        there = readable.any(-1, keepdim=True)  # [B,T,1]
-        rate = self.dropout if self.training else 0.0
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=(readable | ~there)[:, None], dropout_p=rate)
-        x = x + self.drop(self.out(read.transpose(1, 2).flatten(-2)) * there)
-        return x + self.drop(self.ffn(self.norm2(x)))
-
-
-class Transformer(nn.Module):
-    """Layers that all read the same low-level source: x, source -> [B,T,d]."""
-
-    def __init__(self, c: MulTConfig, d: int, n_layers: int, drop_attn: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(c, d, drop_attn) for _ in range(n_layers))
-        self.norm, self.drop, self.readable = nn.LayerNorm(d), nn.Dropout(c.drop_embed), READABLE[c.causal]
-
-    def forward(self, x: Tensor, mask: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
-        readable = self.readable(mask, source_mask)
-        x, source = self.drop(x), self.drop(source)
-        for layer in self.layers:
-            x = layer(x, source, readable)
-        return self.norm(x) * mask[..., None]
-
-
-class Memory(Transformer):
-    """Self-attention, of which only the last step is read: x [B,T,d], mask -> [B,d]."""
+class Memory(SelfEncoder):
+    """Self-attention, of which only the last step is read: x [B,T,d], mask [B,T] -> [B,d]."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        readable, x = self.readable(mask, mask), self.drop(x)
+        see, x, here = self.readable(mask, mask), self.embed(x, mask), mask.any(-1)[:, None, None]
         for layer in self.layers[:-1]:
-            x = layer(x, x, readable)
-        last = at_step(x, (mask.sum(-1) - 1).clamp(min=0), mask)[:, None]
-        last = self.layers[-1](last, x, mask[:, None])  # [B,1,d]: no other step of the last layer is needed
-        return self.norm(last)[:, 0] * mask.any(-1, keepdim=True)
+            x = layer.alone(x, see | ~here[..., None], here)
+        tip = last(x, mask)[:, None]  # [B,1,d]: no other step of the last layer is needed
+        return self.norm(self.layers[-1](tip, x, mask[:, None, None] | ~here[..., None], here))[:, 0] * here[:, 0]
 
 
 # ------------------------------------------------------------------------------------------------- Network, training
 
 
-class MulTProcedure(Procedure):
-    """Adam down the sum over `accumulate` batches, clipped by value after each; a plateau on the validation MAE."""
+class MulTProcedure(SummedAdam):
+    """With a plateau on the validation MAE."""
 
     selects = "task"
 
     def __init__(self, network: MulT, dataset: Dataset, config) -> None:
         super().__init__(network, dataset, config)
-        self.every = network.c.accumulate
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         self.schedules["main"] = plateau(self.optimisers["main"], factor=0.1, patience=network.c.plateau)
-
-    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, fused=True)
-
-    def clip(self, optimiser: str) -> None:
-        if self.config.clip:
-            nn.utils.clip_grad_value_(self.network.parameters(), self.config.clip)
 
     def end_epoch(self, record: Mapping, score: float) -> None:
         self.schedules["main"].step(record["valid"]["mae"])
@@ -259,29 +171,29 @@ class MulT(nn.Module):
 
     def __init__(self, dataset: Dataset, c: MulTConfig) -> None:
         super().__init__()
-        kernels, rates = (c.kernel_t, c.kernel_a, c.kernel_v), (c.drop_attn_t, c.drop_attn_a, c.drop_attn_v)
-        if c.d < 4 or min(*kernels, c.accumulate) < 1:
-            raise ValueError(f"d={c.d}, kernels={kernels}, accumulate={c.accumulate}: expected at least 4, 1 and 1.")
+        kernels, attn = (c.k_text, c.k_audio, c.k_vision), (c.attn_text, c.attn_audio, c.attn_vision)
+        if min(*kernels, c.accumulation) < 1:
+            raise ValueError(f"kernels={kernels}, accumulation={c.accumulation}: expected at least 1.")
         self.c, self.inputs, self.seen = c, Inputs(dataset, c.bert), PADDING[c.padding]
         self.room = [max(getattr(split, m).shape[1] for split in dataset.splits.values()) for m in MODALITIES]
-        self.drop_text = nn.Dropout(c.drop_text)
-        self.conv = nn.ModuleList(TimeConv(D, c.d, k) for D, k in zip(self.inputs.dims, kernels, strict=True))
-        self.place = POSITIONS[c.positions]
+        self.convolve = Convolutions(self.inputs.dims, c.d, kernels, c.text_dropout)
+        reading = {"place": POSITIONS[c.positions], "readable": READABLE[c.causal]}
+
+        def encoder(kind: type, d: int, n_layers: int, dropout: float) -> nn.Module:
+            rates = dropout, c.relu_dropout, c.res_dropout, c.embed_dropout
+            return kind(d, c.heads, n_layers, *rates, **reading)
+
         self.pairs = list(permutations(range(3), 2))  # target, source: ta, tv, at, av, vt, va
-        self.cross = nn.ModuleList(Transformer(c, c.d, c.n_layers, rates[s]) for _, s in self.pairs)
-        self.memory = nn.ModuleList(Memory(c, 2 * c.d, max(c.n_layers, 3), rates[0]) for _ in range(3))
-        self.block = nn.Sequential(nn.Linear(6 * c.d, 6 * c.d), nn.ReLU(), nn.Dropout(c.drop_out))
-        self.back, self.out = nn.Linear(6 * c.d, 6 * c.d), nn.Linear(6 * c.d, 1)
+        self.cross = nn.ModuleList(encoder(CrossEncoder, c.d, c.n_layers, attn[s]) for _, s in self.pairs)
+        self.memory = nn.ModuleList(encoder(Memory, 2 * c.d, max(c.n_layers, 3), attn[0]) for _ in range(3))
+        self.readout, self.out = Residual(6 * c.d, c.out_dropout), nn.Linear(6 * c.d, 1)
 
     def forward(self, batch: Batch) -> Output:
-        raw, masks = self.seen(*self.inputs(batch), self.room)
-        raw = [self.drop_text(raw[0]), *raw[1:]]
-        X, masks = zip(*(conv(x, mask) for conv, x, mask in zip(self.conv, raw, masks, strict=True)), strict=True)
-        Z = [self.place(x) for x in X]  # Z_m^[0], [B,T_m,d]
-        read = [net(Z[m], masks[m], Z[s], masks[s]) for net, (m, s) in zip(self.cross, self.pairs, strict=True)]
-        both = [torch.cat(read[2 * m : 2 * m + 2], -1) for m in range(3)]  # [B,T_m,2d]
-        h = torch.cat([self.memory[m](self.place(both[m]), masks[m]) for m in range(3)], -1)  # [B,6d]
-        return Output(self.out(self.back(self.block(h)) + h)[:, 0], {})
+        X, masks = self.convolve(*self.seen(*self.inputs(batch), self.room))  # [B,T_m,d], [B,T_m]
+        Z = [net(X[m], masks[m], X[s], masks[s]) for net, (m, s) in zip(self.cross, self.pairs, strict=True)]
+        both = [torch.cat(Z[2 * m : 2 * m + 2], -1) for m in range(3)]  # [B,T_m,2d]
+        h = torch.cat([self.memory[m](both[m], masks[m]) for m in range(3)], -1)  # [B,6d]
+        return Output(self.out(self.readout(h))[:, 0], {})
 
     def loss(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Mean absolute error."""

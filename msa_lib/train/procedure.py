@@ -109,3 +109,19 @@ class Procedure:
         n, size = len(self.dataset.train), self.config.batch_size
         batches = n // size if self.config.drop_last and n >= size else -(-n // size)
         return batches // self.every
+
+
+class SummedAdam(Procedure):
+    """Adam down the sum of the gradients of `accumulation` batches, which the network's Config names; each is clipped
+    by value after its backward."""
+
+    def __init__(self, network: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
+        super().__init__(network, dataset, config)
+        self.every = network.c.accumulation
+
+    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, fused=True)
+
+    def clip(self, optimiser: str) -> None:
+        if self.config.clip:
+            nn.utils.clip_grad_value_(self.network.parameters(), self.config.clip)

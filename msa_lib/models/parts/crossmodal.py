@@ -1,4 +1,4 @@
-"""The crossmodal transformer of MulT (Tsai et al., ACL 2019) as DMD, DLF and PriSA use it, and its convolutions.
+"""The crossmodal transformer of MulT (Tsai et al., ACL 2019) which DMD and DLF use too, and its convolutions.
 
 Lengths are a sample's own: the causal mask and the last step are those of its valid steps. Where all samples are of
 full length this is the published arithmetic.
@@ -23,6 +23,11 @@ def positions(mask: Tensor, d: int) -> Tensor:
     angle = torch.arange(1, mask.shape[1] + 1, device=mask.device)[:, None] * rate
     code = F.pad(torch.cat([torch.sin(angle), torch.cos(angle)], -1), (0, d % 2))  # [T,d]
     return code * mask[..., None]
+
+
+def counted_positions(mask: Tensor, x: Tensor) -> Tensor:
+    """The positions of the valid steps of x [B,T,d]."""
+    return positions(mask, x.shape[-1])
 
 
 def causal(mask: Tensor, keys: Tensor) -> Tensor:
@@ -86,20 +91,32 @@ class CrossEncoder(nn.Module):
     """x [B,T,d] and mask [B,T] over a source [B,T',d] and its mask -> [B,T,d], zeros after a sample's length.
 
     The keys are the source at its lowest level in every layer. They and the values share one draw of the dropout.
+    `place` makes positions of (mask, x), `readable` says of (mask, keys) which step may see which.
     """
 
-    def __init__(self, d: int, heads: int, n_layers: int, attn: float, relu: float, res: float, embed: float) -> None:
+    def __init__(
+        self,
+        d: int,
+        heads: int,
+        n_layers: int,
+        attn: float,
+        relu: float,
+        res: float,
+        embed: float,
+        place: Callable[[Tensor, Tensor], Tensor] = counted_positions,
+        readable: Callable[[Tensor, Tensor], Tensor] = causal,
+    ) -> None:
         super().__init__()
+        self.place, self.readable = place, readable
         self.layers = nn.ModuleList(CrossLayer(d, heads, attn, relu, res) for _ in range(n_layers))
         self.norm, self.drop = nn.LayerNorm(d), nn.Dropout(embed)
 
     def embed(self, x: Tensor, mask: Tensor) -> Tensor:
-        d = x.shape[-1]
-        return self.drop(math.sqrt(d) * x + positions(mask, d))
+        return self.drop(math.sqrt(x.shape[-1]) * x + self.place(mask, x))
 
     def forward(self, x: Tensor, mask: Tensor, source: Tensor, keys: Tensor) -> Tensor:
         any_key = keys.any(-1)[:, None, None]
-        see = causal(mask, keys) | ~any_key[..., None]
+        see = self.readable(mask, keys) | ~any_key[..., None]
         x, source = self.embed(x, mask), self.embed(source, keys)
         for layer in self.layers:
             x = layer(x, source, see, any_key)
@@ -111,7 +128,7 @@ class SelfEncoder(CrossEncoder):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         any_key = mask.any(-1)[:, None, None]
-        see = causal(mask, mask) | ~any_key[..., None]
+        see = self.readable(mask, mask) | ~any_key[..., None]
         x = self.embed(x, mask)
         for layer in self.layers:
             x = layer.alone(x, see, any_key)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msa_lib.train.procedure import Procedure
+from msa_lib.train.procedure import SummedAdam
 
 
 class Residual(nn.Module):
@@ -63,22 +63,13 @@ def label_margin(Z: Tensor, labels: Tensor, available: Tensor) -> Tensor:
     return (hinge.sum((1, 2)) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
-class DecoupledProcedure(Procedure):
-    """Adam; gradients of `accumulation` batches are summed, each clipped by value after its backward; the rate halves
-    when the validation error has not fallen for more than five epochs. The network's Config says `accumulation`."""
+class DecoupledProcedure(SummedAdam):
+    """The rate halves when the validation error has not fallen for more than five epochs."""
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        self.every = self.network.c.accumulation
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         self.schedules["main"] = plateau(self.optimisers["main"], factor=0.5, patience=5)
-
-    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, fused=True)
-
-    def clip(self, optimiser: str) -> None:
-        if self.config.clip:
-            nn.utils.clip_grad_value_(self.network.parameters(), self.config.clip)
 
     def end_epoch(self, record: Mapping, score: float) -> None:
         self.schedules["main"].step(record["valid"]["mae"])
