@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from replayed import count, prepared, recorded
+from replay import count, of_recipe, prepared, reference
 from toy import close, dataset
 
 from msa_lib.data import Batch
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models import build_model
-from msa_lib.models.card import settings
-from msa_lib.models.mult import SMALL, Memory, MulT, MulTConfig
+from msa_lib.models.mult import SMALL, Memory, MulT
 from msa_lib.models.parts.crossmodal import SelfEncoder, last
 from msa_lib.train import TrainConfig
 
@@ -23,8 +22,7 @@ CASES = {"full": {}, **{label: MulT.VARIANTS[label] for label in ("as released",
 
 @pytest.mark.parametrize(("name", "expected"), [("mosi", 2_571_551), ("mosei", 982_951), ("sims", 1_870_701)])
 def test_as_many_parameters_as_the_harness_has(name, expected):
-    switches = {k: v for k, v in settings(MulT.RECIPES[name]).items() if k in MulTConfig.__dataclass_fields__}
-    assert count("mult", name, **switches) == expected
+    assert count("mult", name, **of_recipe("mult", name)) == expected
 
 
 def test_the_memory_is_the_last_step_of_the_whole_encoder():
@@ -117,11 +115,11 @@ def test_the_rate_falls_when_validation_does_not():
 @pytest.mark.parametrize("case", CASES)
 def test_it_equals_the_harness(case):
     """`full` where no padding is; the authors' encoder by the harness's copy of it, its positions turned on."""
-    file, prefix = recorded("mult"), case.replace(" ", "_") + "."
+    file, prefix = reference("mult"), case.replace(" ", "_") + "."
     stored = {key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)}
     numbers = {key: torch.from_numpy(stored[key]) for key in ("prediction", "loss.task", "after")}
-    settings = {"lr": 1e-2, "weight_decay": 0.0, "clip": 0.05, "batch_size": 3}
-    made, procedure, whole = prepared("mult", stored | {"names": file["names"]}, TINY | CASES[case], **settings)
+    training = {"lr": 1e-2, "weight_decay": 0.0, "clip": 0.05, "batch_size": 3}
+    made, procedure, whole = prepared("mult", stored | {"names": file["names"]}, TINY | CASES[case], **training)
     with torch.no_grad():
         output = made.eval()(whole)
     torch.testing.assert_close(output.prediction, numbers["prediction"], atol=1e-5, rtol=0)
