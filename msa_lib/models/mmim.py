@@ -35,10 +35,10 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
-from msa_lib.models.parts.inputs import Inputs
-from msa_lib.models.parts.layers import Output, absent, as_extras, masked_mean
+from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
+from msa_lib.models.parts.layers import Output, absent, as_extras
 from msa_lib.models.parts.losses import mean_of, weighted
-from msa_lib.models.parts.recurrent import LSTM
+from msa_lib.models.parts.recurrent import SequenceEncoder
 from msa_lib.train.procedure import Procedure
 
 
@@ -100,18 +100,6 @@ class Trace(NamedTuple):
     audio: Tensor  # h_a [B,d_av]
     vision: Tensor  # h_v [B,d_av]
     fused: Tensor  # Z [B,d]
-
-
-class SequenceEncoder(nn.Module):
-    """[B,T,size] -> [B,d]: the LSTM's last states, then a linear map; zeros where there is no step."""
-
-    def __init__(self, size: int, c: MMIMConfig) -> None:
-        super().__init__()
-        self.lstm = LSTM(size, c.hidden, c.bidirectional)
-        self.linear = nn.Linear(c.hidden * (1 + c.bidirectional), c.d_av)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.linear(self.lstm(x, mask)[1]) * mask.any(-1, keepdim=True)
 
 
 class Fusion(nn.Module):
@@ -232,7 +220,6 @@ class TwoPasses(Procedure):
 
 LEFT_OUT = {"fixed": ("bounds.", "entropy_maps."), "trained": ("bounds.",)}  # of the second pass
 FIRST = {"second": 0, "third": 1}
-TEXT = {"first": lambda x, mask: x[:, 0], "mean": masked_mean}
 
 
 def loss_contrast(net: MMIM, batch: Batch, t: Trace) -> Tensor:
@@ -254,9 +241,10 @@ class MMIM(nn.Module):
         super().__init__()
         if c.d_av < 4 or c.memory < 1 or not 0 < c.bound_share <= 1:
             raise ValueError("Expected d_av of at least 4, memory of at least 1 and bound_share in (0,1].")
-        self.c, self.inputs, self.read, self.pairs = c, Inputs(dataset, c.bert), TEXT[c.text], PAIRS[c.pairs]
+        self.c, self.inputs, self.read, self.pairs = c, Inputs(dataset, c.bert), TEXT_VECTOR[c.text], PAIRS[c.pairs]
         dims = self.inputs.dims[0], c.d_av, c.d_av
-        self.audio, self.vision = (SequenceEncoder(size, c) for size in self.inputs.dims[1:])
+        sizes = c.hidden, c.d_av, c.bidirectional
+        self.audio, self.vision = (SequenceEncoder(size, *sizes) for size in self.inputs.dims[1:])
         self.fusion = Fusion(sum(dims), c)
         self.bounds = nn.ModuleList(Bound(dims[x], dims[y]) for x, y in self.pairs)
         self.entropy_maps = nn.ModuleList(nn.Linear(dims[y], dims[y] // 4) for _, y in self.pairs)

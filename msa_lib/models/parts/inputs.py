@@ -8,7 +8,7 @@ from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import lacking
 from msa_lib.models.parts.features import LENGTH_MODE, TEXT
-from msa_lib.models.parts.layers import TextEncoder
+from msa_lib.models.parts.layers import TextEncoder, masked_mean
 
 
 class Inputs(nn.Module):
@@ -40,3 +40,4 @@ class Inputs(nn.Module):
 
 
 STEPS = {"padded": list, "aligned": lambda steps: [max(steps[0], 1)] * 3}
+TEXT_VECTOR = {"first": lambda x, mask: x[:, 0], "mean": masked_mean}  # the token that stands for a text, or all of them

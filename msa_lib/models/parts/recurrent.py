@@ -50,6 +50,18 @@ class LSTM(nn.Module):
         return torch.stack(outputs, 2), torch.stack(cells, 2)
 
 
+class SequenceEncoder(nn.Module):
+    """[B,T,size], mask [B,T] -> [B,out]: the LSTM's last states, then a linear map; zeros where there is no step."""
+
+    def __init__(self, size: int, hidden: int, out: int, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.lstm = LSTM(size, hidden, bidirectional)
+        self.linear = nn.Linear(hidden * (1 + bidirectional), out)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.linear(self.lstm(x, mask)[1]) * mask.any(-1, keepdim=True)
+
+
 def along_time(x: Tensor, step: Tensor) -> Tensor:
     """The steps `step` [B,T'] of x [B,T,d] -> [B,T',d]."""
     return x.gather(1, step[..., None].expand(-1, -1, x.shape[-1]))
