@@ -80,3 +80,18 @@ def test_the_reason_names_what_is_missing():
 def test_a_card_cannot_leave_out_a_switch_that_is_not_there():
     with pytest.raises(ValueError, match="DSRFConfig has no switch depth"):
         all_but(MODELS["dsrf"].Config, "d", "depth")
+
+
+def test_the_recipes_of_dsrf_are_those_of_its_section_4_2():
+    """In the paper's order: MOSI, MOSEI, SIMS, SIMSv2. One rate is printed, so it holds for the text encoder too."""
+    printed = {
+        "lr": (3e-5, 1e-5, 1e-5, 1e-5),
+        "batch_size": (32, 64, 32, 32),
+        "d": (128, 128, 64, 128),
+        "weight_decay": (1e-3, 1e-3, 1e-2, 1e-2),
+    }
+    printed["lr_encoder"] = printed["lr"]
+    recipes = MODELS["dsrf"].RECIPES
+    for k, name in enumerate(("mosi", "mosei", "sims", "simsv2")):
+        assert settings(recipes[name]) == {key: values[k] for key, values in printed.items()}
+        assert all("section 4.2" in stated.source for stated in recipes[name].values())
