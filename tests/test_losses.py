@@ -11,7 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from toy import close
 
-from msa_lib.models.parts.losses import INDEPENDENCE, contrast, feature_entropy, mean_of, printed_contrast
+from msa_lib.models.parts.losses import (
+    INDEPENDENCE,
+    central_moments,
+    contrast,
+    feature_entropy,
+    hsic,
+    infonce,
+    mean_of,
+    printed_contrast,
+    reverse,
+)
 
 D = 6
 SOME = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]]).bool()  # who has what, [B,M]
@@ -100,6 +110,17 @@ def test_absent_vectors_are_in_no_pair(loss):
         gradient = torch.autograd.grad(value(x), x)[0]
         assert not gradient[~SOME].any()
         assert gradient[SOME].any(-1).sum() > 5
+
+
+def test_the_contrast_with_guesses_by_hand():
+    x, guess, here = vectors(4), vectors(4), torch.tensor([True, False, True, True])
+    for score, expected in ((None, []), (torch.exp, [])):
+        for i in (0, 2, 3):
+            cos = np.array([float(x[i] @ g / (x[i].norm() * g.norm())) for g in guess])
+            cos = np.exp(cos) if score else cos
+            expected.append(np.log(np.exp(cos).sum()) - cos[i])
+        got = infonce(x, guess, here, score) if score else infonce(x, guess, here)
+        assert got.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_a_batch_without_a_pair_has_no_contrast():
@@ -274,3 +295,62 @@ def test_one_sample_says_nothing_of_its_distribution(kind):
     assert value.item() == pytest.approx(0, abs=1e-6)
     assert torch.autograd.grad(value, R)[0].abs().max() < 1e-6
     assert INDEPENDENCE[kind](R, torch.zeros(1, 3).bool()) == 0
+
+
+# --- HSIC with inner products, moments, a reversed gradient ---
+
+
+@pytest.mark.parametrize("presence", PRESENCE)
+def test_hsic_of_linear_kernels_by_sums_over_four_samples(presence):
+    """E k(i,j) l(i,j) + E k(i,j) l(q,r) - 2 E k(i,j) l(i,q), over all i, j, q, r."""
+    here, R = PRESENCE[presence], vectors(5, 3, 2) + vectors(5, 3, 1)
+    values = []
+    for m in range(3):
+        x, y = (R[here[:, m], m, i].double() for i in (0, 1))
+        n = len(x)
+        if n:
+            k, other = x @ x.T, y @ y.T
+            total = 0.0
+            for i in range(n):
+                for j in range(n):
+                    total += k[i, j] * (other[i, j] / n**2 + other.sum() / n**4 - 2 * other[i].sum() / n**3)
+            values.append(float(total) * n**2 / (n - 1) ** 2)
+    got = hsic(R * here[..., None, None], here, "linear").item()
+    assert got == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_central_moments_by_direct_sums():
+    x, y, hx, hy = vectors(5), vectors(5) + 1, SOME[:, 0], SOME[:, 1]
+    a, b = x[hx].double().numpy(), y[hy].double().numpy()
+    expected = np.sqrt(sum((a[:, i].mean() - b[:, i].mean()) ** 2 for i in range(D)))
+    for k in range(2, 6):
+        gaps = [((a[:, i] - a[:, i].mean()) ** k).mean() - ((b[:, i] - b[:, i].mean()) ** k).mean() for i in range(D)]
+        expected += np.sqrt(np.sum(np.square(gaps)))
+    assert central_moments(x, y, hx, hy).item() == pytest.approx(expected, rel=1e-5)
+    moved = torch.where(hx[:, None], x, 7.0)
+    assert torch.equal(central_moments(moved, y, hx, hy), central_moments(x, y, hx, hy))
+
+
+def test_moments_of_the_same_or_of_nothing_are_0_with_a_gradient():
+    x, here = vectors(5).requires_grad_(), torch.ones(5).bool()
+    for value in (central_moments(x, x.clone(), here, here), central_moments(x, vectors(5), here, ~here)):
+        assert value == 0
+        assert torch.autograd.grad(value, x)[0].isfinite().all()
+    one = central_moments(x[:1], vectors(1), here[:1], here[:1])
+    assert one > 0  # the means differ
+    assert torch.autograd.grad(one, x)[0].isfinite().all()
+
+
+def test_a_reversed_gradient_by_finite_differences():
+    x = vectors(2).double().requires_grad_()
+
+    def loss(z):
+        return (z.sin() * z).sum()
+
+    assert torch.equal(reverse(x, 0.3), x)
+    (got,) = torch.autograd.grad(loss(reverse(x, 0.3)), x)
+    for i in np.ndindex(2, D):
+        step = torch.zeros_like(x)
+        step[i] = 1e-6
+        slope = (loss(x + step) - loss(x - step)) / 2e-6
+        assert got[i].item() == pytest.approx(-0.3 * slope.item(), abs=1e-7)

@@ -11,7 +11,7 @@ from replay import count, prepared, reference
 from toy import close, dataset
 
 from msa_lib.models import build_model
-from msa_lib.models.mmim import MMIM, Bound, Seen, Trace, contrast, entropy
+from msa_lib.models.mmim import MMIM, Bound, Seen, Trace, entropy
 from msa_lib.train import TrainConfig
 
 SMALL = {"hidden": 3, "d_av": 8, "d": 5}
@@ -58,15 +58,6 @@ def test_a_class_of_too_few_samples_has_entropy_0():
     value.backward()
     assert value.isfinite()
     assert constant.grad.isfinite().all()
-
-
-def test_the_contrast_by_hand():
-    x, guess, here = torch.tensor(drawn(4)), torch.tensor(drawn(4, 1)), torch.tensor([True, False, True, True])
-    expected = []
-    for i in (0, 2, 3):
-        cos = [x[i] @ g / (x[i].norm() * g.norm()) for g in guess]
-        expected.append(np.log(sum(np.exp(cos))) - cos[i])
-    assert contrast(x, guess, here).item() == pytest.approx(np.mean(expected))
 
 
 def test_what_lacks_a_modality_is_in_no_bound_and_no_class():

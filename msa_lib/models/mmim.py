@@ -37,7 +37,7 @@ from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, absent, as_extras
-from msa_lib.models.parts.losses import mean_of, weighted
+from msa_lib.models.parts.losses import infonce, mean_of, weighted
 from msa_lib.models.parts.recurrent import SequenceEncoder
 from msa_lib.train.procedure import Procedure
 
@@ -147,15 +147,6 @@ def entropy(seen: Seen) -> Tensor:
     return torch.linalg.slogdet(cov + 1e-12 * one)[1].sum() / 4
 
 
-# ------------------------------------------------------------------------- from the fusion back to each modality (CPC)
-
-
-def contrast(x: Tensor, guess: Tensor, here: Tensor) -> Tensor:
-    """Cross-entropy of each x [B,d] against the guesses of all samples, by cosine; mean over those that are there."""
-    S = F.normalize(x, dim=-1) @ F.normalize(guess, dim=-1).T  # [B,B]
-    return mean_of(torch.logsumexp(S, -1) - S.diagonal(), here)
-
-
 # ------------------------------------------------------------------------------------------- two passes in each epoch
 
 
@@ -225,7 +216,7 @@ FIRST = {"second": 0, "third": 1}
 def loss_contrast(net: MMIM, batch: Batch, t: Trace) -> Tensor:
     """Summed over the modalities."""
     here = batch.lengths > 0  # [B,M]
-    return sum(contrast(x, cpc(t.fused), here[:, m]) for m, (x, cpc) in enumerate(zip(t[:3], net.cpc, strict=True)))
+    return sum(infonce(x, cpc(t.fused), here[:, m]) for m, (x, cpc) in enumerate(zip(t[:3], net.cpc, strict=True)))
 
 
 class MMIM(nn.Module):

@@ -1,12 +1,15 @@
-"""Auxiliary losses that models share: contrasts and independence of vectors [B,M,...] of which some may be absent."""
+"""Auxiliary losses that models share: contrasts, independence and likeness of vectors, of which some may be absent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from msa_lib.models.parts.layers import unchanged
 
 
 def weighted(**terms: tuple[float, Tensor | None]) -> dict[str, Tensor]:
@@ -26,6 +29,42 @@ def feature_entropy(x: Tensor) -> Tensor:
     """Entropy [...] of the softmax over the features of x [...,d]."""
     log_p = torch.log_softmax(x, -1)
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def infonce(x: Tensor, guess: Tensor, here: Tensor, score: Callable[[Tensor], Tensor] = unchanged) -> Tensor:
+    """Cross-entropy of each x [B,d] against the guesses of all samples, by `score` of the cosine; mean over those that
+    are there (contrastive predictive coding)."""
+    S = score(F.normalize(x, dim=-1) @ F.normalize(guess, dim=-1).T)  # [B,B]
+    return mean_of(torch.logsumexp(S, -1) - S.diagonal(), here)
+
+
+def reverse(x: Tensor, weight: float | Tensor = 1.0) -> Tensor:
+    """x as it is; its gradient is multiplied by -weight (Ganin & Lempitsky, ICML 2015)."""
+    still = x.detach()
+    return still + weight * (still - x)
+
+
+def central_moments(x: Tensor, y: Tensor, here_x: Tensor, here_y: Tensor, moments: int = 5) -> Tensor:
+    """Central moment discrepancy (Zellinger et al., ICLR 2017) of x, y [B,d] over the samples [B] that are there.
+
+    The distance of the means, and of the central moments of order 2 to `moments`. Values should lie in an interval of
+    length 1. 0 if either has no sample.
+    """
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        square = (a - b).square().sum()
+        apart = square > 0
+        return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)  # without the infinite gradient at 0
+
+    def split(z: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # mean [d], deviations [B,d], weights [B,1]
+        w = here.to(z.dtype)[:, None] / here.sum().clamp(min=1)
+        mean = (w * z).sum(0)
+        return mean, z - mean, w
+
+    (mean_x, dx, wx), (mean_y, dy, wy) = split(x, here_x), split(y, here_y)
+    orders = range(2, moments + 1)
+    higher = (distance((wx * dx**k).sum(0), (wy * dy**k).sum(0)) for k in orders)
+    return sum(higher, start=distance(mean_x, mean_y)) * (here_x.any() & here_y.any())
 
 
 # How far vectors R [B,M,n,d] are from independent, over the modalities that are there: 0 when they are.
@@ -54,21 +93,29 @@ def cross_covariance(R: Tensor, available: Tensor) -> Tensor:
     return (cov * cov).mean((1, 2)).sum() / (count > 0).sum().clamp(min=1)
 
 
-def hsic(R: Tensor, available: Tensor) -> Tensor:
-    """Hilbert-Schmidt independence criterion of the first two over the batch, Gaussian kernels."""
+def gaussian(r: Tensor, pair: Tensor) -> Tensor:
+    """Of r [B,M,d], [M,B,B]; its width is the mean square distance over the pairs [M,B,B] of samples that are there."""
+    square = ((r[:, None] - r[None]) ** 2).sum(-1).permute(2, 0, 1)
+    width = ((square * pair).sum((1, 2)) / pair.sum((1, 2)).clamp(min=1)).detach().clamp(min=1e-6)
+    return torch.exp(-square / (2 * width[:, None, None]))
+
+
+KERNELS = {"gaussian": gaussian, "linear": lambda r, pair: torch.einsum("bmd,amd->mba", r, r)}
+
+
+def hsic(R: Tensor, available: Tensor, kernel: str = "gaussian") -> Tensor:
+    """Hilbert-Schmidt independence criterion of the first two over the batch."""
     w = available.to(R.dtype)  # [B,M]
     count = w.sum(0)  # [M]
     n, rest = count.clamp(min=1), (count - 1).clamp(min=1)
     pair = torch.einsum("bm,am->mba", w, w)  # [M,B,B]
 
-    def kernel(r: Tensor) -> Tensor:  # Gaussian, its width the mean square; centred over the samples that are there
-        square = ((r[:, None] - r[None]) ** 2).sum(-1).permute(2, 0, 1)  # [M,B,B]
-        width = ((square * pair).sum((1, 2)) / pair.sum((1, 2)).clamp(min=1)).detach().clamp(min=1e-6)
-        k = torch.exp(-square / (2 * width[:, None, None])) * pair
+    def centred(r: Tensor) -> Tensor:  # kernel matrix without its means over the samples that are there
+        k = KERNELS[kernel](r, pair) * pair  # [M,B,B]
         rows = k.sum(2, keepdim=True) / n[:, None, None]
         return (k - rows - rows.mT + k.sum((1, 2), keepdim=True) / n[:, None, None] ** 2) * pair
 
-    return ((kernel(R[:, :, 0]) * kernel(R[:, :, 1])).sum((1, 2)) / rest**2).sum() / (count > 0).sum().clamp(min=1)
+    return ((centred(R[:, :, 0]) * centred(R[:, :, 1])).sum((1, 2)) / rest**2).sum() / (count > 0).sum().clamp(min=1)
 
 
 INDEPENDENCE = {"cos2": squared_cosine, "all_pairs": squared_cosines, "crosscov": cross_covariance, "hsic": hsic}
