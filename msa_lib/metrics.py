@@ -89,6 +89,22 @@ def swapped_f1(labels: Any, predictions: Any, scale: str = "mosi") -> dict[str, 
     return scores
 
 
+def nonzero(labels: Any, predictions: Any, scale: str = "mosi") -> dict[str, float]:
+    """MAE and Corr on the samples whose label is not 0, as the code of MIM and of DIB computes them (from MAG-BERT's).
+
+    Keys: `mae_nonzero`, `corr_nonzero`; for mosi also `acc2_nonzero`, where a prediction of exactly 0 is positive, which
+    `acc2_non0` calls negative. On the sims scale both sides are clipped as in `evaluate`, which gives errors and
+    undefined values too.
+    """
+    y, p = _checked(labels, predictions, scale)
+    keys = ("mae_nonzero", "corr_nonzero", *(("acc2_nonzero",) if scale == "mosi" else ()))
+    if np.isnan(p).any():
+        return dict.fromkeys(keys, float("nan"))
+    y, p = y[y != 0], p[y != 0]
+    scores = _mae(y, p), _corr(y, p), _ratio(np.count_nonzero((y > 0) == (p >= 0)), len(y))
+    return dict(zip(keys, scores, strict=False))
+
+
 def _checked(labels: Any, predictions: Any, scale: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predictions as float32 [N], labels finite; clipped to [-1, 1] for sims."""
     if scale not in tuple(METRICS):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
 
-from msa_lib.metrics import LOWER_IS_BETTER, METRICS, evaluate, swapped_f1
+from msa_lib.metrics import LOWER_IS_BETTER, METRICS, evaluate, nonzero, swapped_f1
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ROOT.parent / "shared" / "data" / "labels"
@@ -95,6 +95,28 @@ def test_sims_by_hand():
     assert (scores["acc3_k"], scores["acc3_n"], scores["acc3"]) == (4, 6, 4 / 6)
     # Five classes: labels 0 1 1 2 3 4, predictions 0 0 3 1 3 4.
     assert (scores["acc5_k"], scores["acc5_n"], scores["acc5"]) == (3, 6, 3 / 6)
+
+
+def test_other_conventions_leave_labels_of_0_out_of_mae_and_corr():
+    """Of four samples the third has label 0; the prediction 0 of the last is positive here, negative in `acc2_non0`."""
+    labels, predictions = [1.0, -0.5, 0.0, 0.75], [0.5, 0.25, 2.0, 0.0]
+    scores = nonzero(labels, predictions)
+    assert list(scores) == ["mae_nonzero", "corr_nonzero", "acc2_nonzero"]
+    assert scores["mae_nonzero"] == pytest.approx(2.0 / 3, rel=1e-15)
+    assert scores["corr_nonzero"] == pytest.approx(
+        exact_corr(labels[:2] + labels[3:], predictions[:2] + predictions[3:])
+    )
+    assert scores["acc2_nonzero"] == pytest.approx(2 / 3)
+    assert evaluate(labels, predictions)["acc2_non0"] == pytest.approx(1 / 3)
+    sims = nonzero([1.0, -0.5, 0.0], [2.0, 0.25, 1.0], "sims")  # clipped: 1, 0.25
+    assert sims == {"mae_nonzero": pytest.approx(0.75 / 2), "corr_nonzero": pytest.approx(1.0)}
+    for scale in SCALES:
+        keys = list(nonzero([1.0, 1.0], [1.0, 0.5], scale))
+        assert all_nan(nonzero([0.0, 0.0], [1.0, 0.5], scale))
+        assert all_nan(nonzero([1.0, 0.5], [1.0, np.nan], scale))
+        assert list(nonzero([0.5], [np.nan], scale)) == keys
+    with pytest.raises(ValueError, match="equally many"):
+        nonzero([1.0], [1.0, 2.0])
 
 
 def test_nothing_is_rounded():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from msa_lib import models  # not its names: a model file imports the procedure from here
 from msa_lib.data import Batch, Dataset, Split
-from msa_lib.metrics import evaluate, swapped_f1
+from msa_lib.metrics import evaluate, nonzero, swapped_f1
 from msa_lib.switches import checked
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import State, load_weights, trained_names, trained_weights
@@ -229,9 +229,9 @@ def predict(
 
 
 def scores(outputs: Mapping[str, np.ndarray], scale: str) -> dict[str, float]:
-    """All metrics of `predict`'s outputs, the F1 of swapped arguments and the counts behind accuracies included."""
+    """All metrics of `predict`'s outputs, with the counts behind accuracies, and what other conventions make of them."""
     pair = outputs["labels"], outputs["predictions"]
-    return evaluate(*pair, scale=scale, counts=True) | swapped_f1(*pair, scale=scale)
+    return evaluate(*pair, scale=scale, counts=True) | swapped_f1(*pair, scale=scale) | nonzero(*pair, scale=scale)
 
 
 def evaluate_split(network: nn.Module, split: Split, scale: str, batch_size: int = 64) -> dict[str, float]:
