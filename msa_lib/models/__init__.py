@@ -22,6 +22,7 @@ from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
 from msa_lib.models.dashfusion import DashFusion
+from msa_lib.models.dib import DIB
 from msa_lib.models.dlf import DLF
 from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
@@ -40,6 +41,7 @@ MODELS: dict[str, type] = {
     "dsrf": DSRF,
     "almt": ALMT,
     "dashfusion": DashFusion,
+    "dib": DIB,
     "dlf": DLF,
     "dmd": DMD,
     "lmf": LMF,
