@@ -104,7 +104,7 @@ class Trace(NamedTuple):
     z: Tensor  # [B,M,d], zeros where the modality is missing
     fused: Tensor  # f [B,d]
     compact: Tensor  # the bottleneck of f [B,d]
-    own: Tensor | None = None  # predictions from each z [B,M]
+    own: Tensor | None = None  # predictions from each z [B,M,1]
 
 
 # ---------------------------------------------------------------------------------- low-rank matrix-based Renyi entropy
