@@ -179,6 +179,9 @@ IDLE = {("amsgfn", one): ("ccam.", "scorer.", "layers.0.cma.", "layers.0.gate.")
 IDLE |= {("amsgfn", f"{one}-oriented, s=1"): ("scorer.",) for one in "tva"}
 IDLE |= {("amsgfn", "s=1, dynamic p"): ("scorer.",), ("dsrf", "Eq. 13 only"): ("gate.",)}
 IDLE |= {("mmim", label): ("entropy_maps.",) for label in ("full", "as released", "as in MMSA")}  # needs a memory
+IDLE |= {  # labels for them are in the procedure's memory
+    ("self_mm", label): ("heads.text.", "heads.audio.", "heads.vision.") for label in MODELS["self_mm"].VARIANTS
+}
 
 
 @cases(VARIANTS)

@@ -236,6 +236,8 @@ def check_stacking(networks: list[nn.Module], batch: Batch) -> None:
         for module in whole.modules():
             if isinstance(getattr(module, "dropout", None), float):
                 module.dropout = 0.3
+            elif isinstance(module, nn.Dropout):
+                module.p = 0.3
         drawn = torch.vmap(predict, randomness="different")(parameters, buffers)
         assert drawn.isfinite().all()
         alike = {name: value[:1].expand_as(value) for name, value in parameters.items()}

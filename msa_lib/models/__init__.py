@@ -31,6 +31,7 @@ from msa_lib.models.mfn import MFN
 from msa_lib.models.mmim import MMIM
 from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
+from msa_lib.models.self_mm import SelfMM
 from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
 
@@ -48,6 +49,7 @@ MODELS: dict[str, type] = {
     "mfn": MFN,
     "mmim": MMIM,
     "mult": MulT,
+    "self_mm": SelfMM,
     "tfn": TFN,
 }
 
