@@ -28,6 +28,7 @@ from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
+from msa_lib.models.misa import MISA
 from msa_lib.models.mmim import MMIM
 from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
@@ -47,6 +48,7 @@ MODELS: dict[str, type] = {
     "dmd": DMD,
     "lmf": LMF,
     "mfn": MFN,
+    "misa": MISA,
     "mmim": MMIM,
     "mult": MulT,
     "self_mm": SelfMM,

@@ -76,9 +76,9 @@ class Bank(nn.Module):
         return x
 
 
-def feed_forward(d: int, hidden: int, dropout: float) -> nn.Sequential:
+def feed_forward(d: int, hidden: int, dropout: float, activation: type = nn.GELU) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(d, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d), nn.Dropout(dropout)
+        nn.Linear(d, hidden), activation(), nn.Dropout(dropout), nn.Linear(hidden, d), nn.Dropout(dropout)
     )
 
 
@@ -113,10 +113,10 @@ class Attention(nn.Module):
 class EncoderBlock(nn.Module):
     """Standard Transformer encoder block: self-attention, residual, norm, FFN, residual, norm."""
 
-    def __init__(self, d: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, d: int, heads: int, hidden: int, dropout: float, activation: type = nn.GELU) -> None:
         super().__init__()
         self.attention = Attention(d, heads, dropout)
-        self.ffn = feed_forward(d, hidden, dropout)
+        self.ffn = feed_forward(d, hidden, dropout, activation)
         self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
