@@ -18,6 +18,7 @@ What released code does differently is a switch:
 - `recurrent="uniform"`: it also leaves out the orthogonal start of the recurrent weights.
 - `similarity="adversarial"`: both have a discriminator behind reversed gradients as an alternative (in the harness its
   loss is undefined, and would fail).
+In a batch of two the harness's gradient of the moments is NaN (odd ones are zero, where a root has none); here it is 0.
 Both carry a discriminator of shared and private parts and a norm of text that reach no loss: 3,588 idle parameters
 beside those that act at MOSI's shape. The harness steps every 2 batches down the *sum* of their gradients, and has a
 weight decay in its configuration that nothing reads. The authors' schedule acts only where they stop.
