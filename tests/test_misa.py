@@ -170,3 +170,13 @@ def test_a_step_is_down_two_batches():
     for after in (False, True):
         procedure.step(data.train.batch(range(5)), "main")
         assert any(not torch.equal(p, q) for p, q in zip(made.parameters(), start, strict=True)) == after
+
+
+def test_what_is_absent_is_not_read():
+    """The columns of the readout for the private and shared part of audio."""
+    made, some = network(), batch(6, 0, 4)
+    before = made(some).prediction
+    with torch.no_grad():
+        made.read[0].weight.view(-1, 6, SMALL["d"])[:, [1, 4]] += 1.0
+    assert torch.equal(made(some).prediction, before)
+    assert moved(made, batch(6, 5, 4), some) > 1e-3
