@@ -40,4 +40,7 @@ class Inputs(nn.Module):
 
 
 STEPS = {"padded": list, "aligned": lambda steps: [max(steps[0], 1)] * 3}
-TEXT_VECTOR = {"first": lambda x, mask: x[:, 0], "mean": masked_mean}  # the token that stands for a text, or all of them
+TEXT_VECTOR = {
+    "first": lambda x, mask: x[:, 0],
+    "mean": masked_mean,
+}  # the token that stands for a text, or all of them
