@@ -26,6 +26,7 @@ from msa_lib.models.dib import DIB
 from msa_lib.models.dlf import DLF
 from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
+from msa_lib.models.fdmer import FDMER
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
 from msa_lib.models.misa import MISA
@@ -46,6 +47,7 @@ MODELS: dict[str, type] = {
     "dib": DIB,
     "dlf": DLF,
     "dmd": DMD,
+    "fdmer": FDMER,
     "lmf": LMF,
     "mfn": MFN,
     "misa": MISA,
