@@ -7,7 +7,6 @@ import ast
 import codecs
 import json
 import os
-import shlex
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -220,35 +219,14 @@ def _tables(options) -> int:
 
 
 def _check(options) -> int:
-    from msa_lib import study
-    from msa_lib.train.state import write_atomically
-    from papers_check import joined, report
-    from papers_check.tables import as_text
+    from msa_lib.study import judging
 
-    seeds, scale = study.amount(options.data, options.seeds, options.scale)
-    study.expect_data(options.data)
-    tables = study.table_rows(options.data, seeds, scale, options.store, options.device)
-    notes = list(dict.fromkeys(reason for table in tables for reason in table["skipped"]))
-    print("\n".join(notes), file=sys.stderr)
-    if not any(table["data"] for table in tables):
-        raise ValueError(f"{options.data!r} cannot stand for the data set of any printed table: {' '.join(notes)}")
-    pages = joined.pages_from(tables)
-    found = joined.assemble(pages)
-    print(as_text(joined.summary(found.cells)))
-    print("\nRelations between rows, as printed and in our runs:")
-    compared = joined.summary(found.relations).drop(columns="not attempted", errors="ignore")
-    compared = compared[compared.sum(axis=1) > 0]
-    print(as_text(compared) if len(compared) else f"no two rows of a table have runs in {options.store}")
-    _write_json(options.json, {"cells": joined.records(found.cells), "relations": joined.records(found.relations)})
+    judged = judging.judge_store(options.data, options.seeds, options.scale, options.store, options.device)
+    print("\n".join(judged.notes), file=sys.stderr)
+    print(judged.as_text())
+    _write_json(options.json, judged.as_json())
     if options.html:
-        command = shlex.join(["msa", "check", "--data", options.data, "--seeds", str(seeds), "--scale", scale])
-        provenance = {
-            "Command": command,
-            "Seeds": f"{seeds}, from {study.FIRST_SEED} on",
-            "Scale": study.SCALES[scale].cost,
-        }
-        Path(options.html).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(options.html), report.whole(pages, provenance, notes).encode())
+        judging.write_report(judged, options.html)
         print(f"Wrote {options.html}")
     return 0
 

@@ -1,49 +1,16 @@
 """The papers as data, and everything that judges numbers against them.
 
-`reported/` holds every cell the papers print in a table, one CSV row per number, kept as the printed string. This
-package imports neither torch nor msa_lib: what joins it to our runs is a table of result rows.
+    printed/  what the papers print: titles, tables, cells, rows; exact decimals
+    judge/    what may be said of a printed number beside our runs, and how often that is wrong
+    checks/   what can be said without training: claims, gaps, arithmetic, literature; a finding per fact
+    show/     the report page, the pages of the findings, figures
+
+Arrows point one way, printed <- judge <- checks <- show. The data lie beside: `reported/` holds every cell the papers
+print in a table, and so on. This package imports neither torch nor msa_lib: what joins it to our runs is a table of
+result rows.
 """
 
-from pathlib import Path
+from papers_check.printed.cells import COLUMNS, REPORTED, load_reported
+from papers_check.printed.papers import METHODS, PAPERS, TABLES
 
-import pandas as pd
-
-from papers_check.papers import METHODS, PAPERS, TABLES
-
-REPORTED = Path(__file__).parent / "reported"
-COLUMNS = ("paper", "table", "dataset", "row", "metric", "side", "value", "decimals", "marker")
-
-
-def load_reported(paper: str | None = None, table: str | int | None = None) -> pd.DataFrame:
-    """The printed cells, in the papers' order, as strings; an empty string where nothing is printed, never NaN.
-
-    Columns, `COLUMNS`: `value` is the printed string, with sides `has0` and `non0` (left and right of a slash) as two
-    rows; `decimals` counts the decimals of that cell; accuracies and F1 are in percent, as printed; `marker` is the
-    dagger or star on the row's name. Source: the numbered tables of the papers (`papers.toml`).
-    Raises ValueError for an unknown paper or a table the chosen papers do not have, and where a table is not in
-    papers.toml or a row not in methods.csv.
-    """
-    if paper is not None and paper not in PAPERS:
-        raise ValueError(f"unknown paper {paper!r}: expected one of {', '.join(PAPERS)}")
-    names = PAPERS if paper is None else (paper,)
-    # Plain strings, so that "52.30" keeps its zero and a dash never turns into a number.
-    parts = [_read(name) for name in names]
-    cells = pd.concat(parts, ignore_index=True)
-    if table is None:
-        return cells
-    chosen = cells[cells["table"] == str(table)].reset_index(drop=True)
-    if chosen.empty:
-        known = ", ".join(sorted(cells["table"].unique()))
-        raise ValueError(f"unknown table {str(table)!r} of {' and '.join(names)}: expected one of {known}")
-    return chosen
-
-
-def _read(paper: str) -> pd.DataFrame:
-    """The cells of one paper, each of a known table and row."""
-    cells = pd.read_csv(REPORTED / f"{paper}.csv", dtype=str, keep_default_na=False)
-    for table, row in cells[["table", "row"]].drop_duplicates().itertuples(index=False, name=None):
-        if (paper, table) not in TABLES:
-            raise ValueError(f"reported/{paper}.csv has table {table!r}: expected a table of that paper in papers.toml")
-        if TABLES[paper, table] != "sizes" and (paper, row) not in METHODS:
-            raise ValueError(f"reported/{paper}.csv has row {row!r}: expected a line for it in methods.csv")
-    return cells
+__all__ = ["COLUMNS", "METHODS", "PAPERS", "REPORTED", "TABLES", "load_reported"]

@@ -4,7 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from papers_check import audit
+from papers_check.checks import audit
+from papers_check.checks.finding import SEVERITIES
+from papers_check.show import finding_pages
 
 
 def main() -> None:
@@ -14,16 +16,16 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print low findings and notes in full, too")
     options = parser.parse_args()
 
-    found, counts = audit.collect()
+    found, counts = audit.run_checks()
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         rows = [finding.row() for finding in found]
         Path(options.json).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.write:
-        audit.write(found)
-    full = audit.SEVERITIES if options.all else ("high", "medium")
-    print(audit.summary(found, counts))
-    print(audit.text(found, full))
+        finding_pages.write(found)
+    full = SEVERITIES if options.all else ("high", "medium")
+    print(finding_pages.counts_text(found, counts))
+    print(finding_pages.text(found, full))
 
 
 if __name__ == "__main__":

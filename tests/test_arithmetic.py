@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from msa_lib.metrics import evaluate
-from papers_check import arithmetic as a
-from papers_check import label_counts as counts
+from papers_check.checks import label_counts as counts
+from papers_check.printed import arithmetic as a
 
 LABELS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "labels"
 MOSI = (277, 379)  # positive, negative clips of the test set, zeros left out

@@ -12,9 +12,11 @@ import pandas as pd
 import papers_text
 import pytest
 
-from papers_check import PAPERS, audit, between, controls, gaps, load_reported, possible, within
-from papers_check.finding import FOLDER, SEVERITIES, Finding, by_severity, judged, load_readings, severity
-from papers_check.rows import Row, column, rows, slug
+from papers_check import PAPERS, load_reported
+from papers_check.checks import audit, controls, gaps, one_table, score_limits, two_papers
+from papers_check.checks.finding import FOLDER, SEVERITIES, Finding, by_severity, judged, load_readings, severity
+from papers_check.printed.rows import Row, column, rows, slug
+from papers_check.show import finding_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SLASH = [("acc2", "has0"), ("acc2", "non0"), ("f1", "has0"), ("f1", "non0"), ("acc7", ""), ("mae", ""), ("corr", "")]
@@ -57,8 +59,8 @@ def no_sizes() -> pd.DataFrame:
 
 
 def test_the_clean_table_has_no_finding():
-    assert ids(within.examine(table(), no_sizes())) == []
-    assert ids(possible.examine(table())) == []
+    assert ids(one_table.examine(table(), no_sizes())) == []
+    assert ids(score_limits.examine(table())) == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_the_clean_table_has_no_finding():
     ],
 )
 def test_planted_within(row, line, expected):
-    found = ids(within.examine(table({row: line}), no_sizes()))
+    found = ids(one_table.examine(table({row: line}), no_sizes()))
     assert any(name.startswith(expected) for name in found), found
 
 
@@ -92,8 +94,8 @@ def odd_mae(mae: str) -> list[Row]:
 
 
 def test_a_mae_far_from_its_neighbours():
-    assert ids(within.mae_out_of_order(odd_mae("0.990"))) == ["amsgfn-arithmetic-mae-against-corr-table2-mosi-b"]
-    assert ids(within.mae_out_of_order(odd_mae("0.720"))) == []
+    assert ids(one_table.mae_out_of_order(odd_mae("0.990"))) == ["amsgfn-arithmetic-mae-against-corr-table2-mosi-b"]
+    assert ids(one_table.mae_out_of_order(odd_mae("0.720"))) == []
 
 
 @pytest.mark.parametrize(("mae", "corr", "swapped"), [("0.779", "0.579", True), ("0.605", "0.779", False)])
@@ -102,33 +104,33 @@ def test_planted_swap(mae, corr, swapped):
     keys = [("mae", ""), ("corr", "")]
     cells = [dict(zip(keys, line.split(), strict=True)) for line in lines]
     found = [Row("amsgfn", "3", "mosei", name, "", row) for name, row in zip("ABCDEF", cells, strict=True)]
-    assert ids(within.exchanged_columns(found)) == ["amsgfn-swap-table3-mosei-f-mae-corr"] * swapped
+    assert ids(one_table.exchanged_columns(found)) == ["amsgfn-swap-table3-mosei-f-mae-corr"] * swapped
 
 
 @pytest.mark.parametrize(
     "line", ["84.35 86.27 84.21 86.21 48.02 0.698 0.803", "77.90 79.18 77.80 79.15 33.82 0.960 0.641"]
 )
 def test_the_best_and_the_worst_row_are_not_called_swapped(line):
-    assert ids(within.exchanged_columns(table({"Our": line}))) == []
+    assert ids(one_table.exchanged_columns(table({"Our": line}))) == []
 
 
 def test_finer_accuracy_above_coarser():
     row = Row("dsrf", "2", "sims", "X", "", {("acc3", ""): "39.00", ("acc5", ""): "45.86"})
-    assert ids(within.finer_above_coarser(row)) == ["dsrf-arithmetic-class-order-table2-sims-x-acc3-acc5"]
-    assert ids(within.finer_above_coarser(replace(row, cells={("acc3", ""): "45.86", ("acc5", ""): "45.86"}))) == []
+    assert ids(one_table.finer_above_coarser(row)) == ["dsrf-arithmetic-class-order-table2-sims-x-acc3-acc5"]
+    assert ids(one_table.finer_above_coarser(replace(row, cells={("acc3", ""): "45.86", ("acc5", ""): "45.86"}))) == []
 
 
 def test_own_row_with_two_values():
     first, second = table()[-1], replace(table()[-1], table="5", cells=table()[-1].cells | {("mae", ""): "0.701"})
-    assert ids(within.own_rows_agree([first, second])) == ["amsgfn-conflict-own-row-table5-mosi-our-mae"]
-    assert ids(within.own_rows_agree([first, replace(first, table="5")])) == []
+    assert ids(one_table.own_rows_agree([first, second])) == ["amsgfn-conflict-own-row-table5-mosi-our-mae"]
+    assert ids(one_table.own_rows_agree([first, replace(first, table="5")])) == []
 
 
 def test_sizes_that_do_not_add_up():
     cells = load_reported("amsgfn", 1)
-    assert ids(within.sizes(cells)) == []
+    assert ids(one_table.sizes(cells)) == []
     wrong = cells.assign(value=cells["value"].replace("16,326", "16,316"))
-    assert ids(within.sizes(wrong)) == [
+    assert ids(one_table.sizes(wrong)) == [
         "amsgfn-conflict-size-table1-mosei-train",
         "amsgfn-conflict-size-table1-mosei-total",
     ]
@@ -148,19 +150,19 @@ def test_sizes_that_do_not_add_up():
     ],
 )
 def test_planted_scores_that_do_not_fit(row, line, expected):
-    assert expected in ids(possible.examine(table({row: line})))
+    assert expected in ids(score_limits.examine(table({row: line})))
 
 
 def test_one_number_of_runs_is_intersected_over_data_sets():
     five = Row("dsrf", "1", "mosi", "DSRF (Ours)", "", {("acc7", ""): "46.67", ("acc2", "has0"): "83.44"})
     seven = Row("dsrf", "2", "sims", "DSRF (Ours)", "", {("acc2", ""): "81.03", ("acc5", ""): "45.86"})
-    assert ids(possible.runs_of([five, replace(seven, cells={("acc2", ""): "80.04"})])) == []
-    (found,) = [item for item in possible.runs_of([five, seven]) if item]
+    assert ids(score_limits.runs_of([five, replace(seven, cells={("acc2", ""): "80.04"})])) == []
+    (found,) = [item for item in score_limits.runs_of([five, seven]) if item]
     assert found.id == "dsrf-arithmetic-runs"
     assert found.computed.endswith("together: 7 (rounded); none (cut off); 7, 9, 10 (runs rounded first)")
     assert len(found.instances) == 2
-    assert ids(possible.runs_of([five])) == []
-    assert ids(possible.runs_of([])) == []
+    assert ids(score_limits.runs_of([five])) == []
+    assert ids(score_limits.runs_of([])) == []
 
 
 def test_padded_zeros_widen_what_is_possible():
@@ -168,10 +170,10 @@ def test_padded_zeros_widen_what_is_possible():
     row = Row(
         "amsgfn", "2", "mosi", "MISA", "", {("acc2", "non0"): "83.40", ("f1", "non0"): "83.60", ("acc7", ""): "42.31"}
     )
-    assert len(ids(possible.f1_beside_accuracy(row))) == 1
+    assert len(ids(score_limits.f1_beside_accuracy(row))) == 1
     padded = replace(row, cells=row.cells | {("acc7", ""): "42.30"})
     assert padded.evened() == {("acc2", "non0"): "83.4", ("f1", "non0"): "83.6", ("acc7", ""): "42.3"}
-    assert ids(possible.f1_beside_accuracy(padded)) == []
+    assert ids(score_limits.f1_beside_accuracy(padded)) == []
 
 
 def test_a_lost_zero_comes_back_only_where_it_stands_alone():
@@ -185,7 +187,7 @@ def between_tables(changes=None, ours=None):
     theirs = [row for row in table(changes, paper="dsrf", number="1") if row.name != "Our"]
     own = replace(table()[-1], paper="dsrf", table="1", name="DSRF (Ours)")
     ours = [replace(row, name="Mult") if row.name == "MuT" else row for row in table(ours)]  # one method, two spellings
-    return ids(between.examine([*ours, *theirs, own]))
+    return ids(two_papers.examine([*ours, *theirs, own]))
 
 
 def test_between_agreeing_papers():
@@ -211,7 +213,7 @@ def test_rounding_is_no_conflict():
 
 def test_a_gain_is_given_over_both_baselines():
     stronger = table({"New": "90.00 90.00 90.00 90.00 60.00 0.500 0.900"}, paper="dsrf", number="1")
-    computed = between.stronger_baselines(table(), stronger).computed
+    computed = two_papers.stronger_baselines(table(), stronger).computed
     assert "Acc-2 (left) 83.53: gain -6.47 (New 90.00); in its own table +0.09 (Self-MM 83.44)" in computed
     assert "MAE 0.700: gain -0.200 (New 0.500); in its own table +0.008 (Self-MM 0.708)" in computed
 
@@ -321,7 +323,7 @@ def test_every_check_of_rows_says_its_rate(collected):
 
 @pytest.fixture(scope="module")
 def collected():
-    return audit.collect()
+    return audit.run_checks()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,7 @@ def test_everything_is_examined(collected):
     cells = load_reported()
     shown = ((cells["value"] != "") & ~cells["metric"].isin(["train", "valid", "test", "total"])).sum()
     assert counts["within"][0] > shown  # each printed cell at least once
-    assert all(checked >= found for checked, found in counts.values())
+    assert all(examined >= found for examined, found in counts.values())
 
 
 def test_findings_are_in_order_and_never_accuse(collected):
@@ -424,14 +426,16 @@ SUBTRACTION = re.compile(r"(\d[\d.]*) - (\d[\d.]*) = ([+-]?\d[\d.]*\d|\d)")
 
 
 def test_pages_say_what_is_shown(collected):
-    for name, page in audit.pages(collected[0]).items():
+    for name, page in finding_pages.pages(collected[0]).items():
         words, _, table = page.partition("| item | where |")  # switches stand in the tables of gaps only
         assert not [word for word in BANNED if word in words], name
         assert "\\" not in table, name
 
 
 def test_every_subtraction_is_right(collected):
-    found = [(name, *sum_) for name, page in audit.pages(collected[0]).items() for sum_ in SUBTRACTION.findall(page)]
+    found = [
+        (name, *sum_) for name, page in finding_pages.pages(collected[0]).items() for sum_ in SUBTRACTION.findall(page)
+    ]
     assert len(found) > 30
     assert not [line for line in found if Decimal(line[1]) - Decimal(line[2]) != Decimal(line[3])]
 
@@ -501,27 +505,27 @@ def test_rows_and_names():
 
 def test_the_findings_on_disk_are_not_stale(collected):
     found, _ = collected
-    assert audit.stale(found) == [], "run python -m papers_check --write"
+    assert finding_pages.stale(found) == [], "run python -m papers_check --write"
 
 
 def test_staleness_is_noticed_and_writing_is_idempotent(tmp_path, collected):
     found = collected[0][:3]
-    audit.write(found, tmp_path)
+    finding_pages.write(found, tmp_path)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    audit.write(found, tmp_path)
+    finding_pages.write(found, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
-    assert audit.stale(found, tmp_path) == []
-    assert audit.stale(found[:2], tmp_path) == sorted([f"{found[2].id}.md", "README.md"])
+    assert finding_pages.stale(found, tmp_path) == []
+    assert finding_pages.stale(found[:2], tmp_path) == sorted([f"{found[2].id}.md", "README.md"])
     page = tmp_path / f"{found[0].id}.md"
     page.write_text(page.read_text() + "more\n")
-    assert audit.stale(found, tmp_path) == [page.name]
-    audit.write(found[:1], tmp_path)
+    assert finding_pages.stale(found, tmp_path) == [page.name]
+    finding_pages.write(found[:1], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["README.md", page.name])
 
 
 def test_every_page_is_linked_and_says_everything(collected):
     found, _ = collected
-    made = audit.pages(found)
+    made = finding_pages.pages(found)
     for finding in found:
         page = made[f"{finding.id}.md"]
         assert f"]({finding.id}.md)" in made["README.md"]
@@ -540,7 +544,7 @@ def test_the_readme_counts_them_right(collected):
 
 
 def test_gaps_are_one_table_per_paper(collected):
-    made = audit.pages(collected[0])
+    made = finding_pages.pages(collected[0])
     for paper in PAPERS:
         page = made[f"{paper}-gap-open-choices.md"]
         assert page.count("\n| ") == 1 + len(gaps.load_gaps(paper))

@@ -8,9 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papers_check import calibration, seed_noise
-from papers_check.calibration import by_gap, common_rules, many_cells, matches, model_shifts, rates, simulate, splits
-from papers_check.seed_noise import NAMES, NOISE, claimed_gains, load_noise, load_runs, usual_sd
+from papers_check.judge import calibration, seed_noise
+from papers_check.judge.calibration import (
+    by_gap,
+    common_rules,
+    many_cells,
+    matches,
+    model_shifts,
+    rates,
+    simulate,
+    splits,
+)
+from papers_check.judge.seed_noise import NAMES, NOISE, claimed_gains, load_noise, load_runs, usual_sd
 
 LOGS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mmsa_logs"
 needs_logs = pytest.mark.skipif(not (LOGS / "runs.csv.gz").exists(), reason="the public logs are not here")

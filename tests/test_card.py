@@ -13,7 +13,7 @@ from msa_lib.models.card import Card, Stated, all_but, lacking, settings
 from msa_lib.switches import checked
 from msa_lib.train import TrainConfig
 from papers_check import PAPERS
-from papers_check.gaps import load_gaps
+from papers_check.checks.gaps import load_gaps
 
 
 def with_truth() -> Dataset:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from papers_text import FOLDER, paper_text, plain
 
-from papers_check import COLUMNS, PAPERS, claims, load_reported
-from papers_check.claims import check, check_all, findings, load_claims, summary
-from papers_check.expressions import ExpressionError, evaluate
-from papers_check.finding import Finding
+from papers_check import COLUMNS, PAPERS, load_reported
+from papers_check.checks import claims
+from papers_check.checks.claims import check, check_all, findings, load_claims, status_counts
+from papers_check.checks.finding import Finding
+from papers_check.printed.expressions import ExpressionError, evaluate
 
 TEXT = "\n".join(
     [
@@ -203,7 +204,7 @@ def test_a_number_is_shown_as_plain_arithmetic(expression, shown):
 def test_rows_of_one_fact_are_one_finding():
     parts = [check(claim("has_row(1, mosi, E)", "true", id=f"toy-{k}", where=f"Section {k}", quote=f"q{k}",
                          reason="r", verdict="no row" * (k == 2)), table()) for k in (1, 2)]  # fmt: skip
-    parts[1] = claims.Checked(parts[1].claim, parts[1].status, "another")
+    parts[1] = claims.ClaimResult(parts[1].claim, parts[1].status, "another")
     found = claims._finding("dsrf-missing-listed-rows", parts)
     assert (found.where, found.quote, found.verdict) == ("Section 1; Section 2", "q1\nq2", "no row")
     assert found.instances == ("Section 1: Table 1 (CMU-MOSI) has no row E", "Section 2: another")
@@ -313,14 +314,14 @@ def test_findings_are_sound():
     assert not re.search(r"\b(fabricat|fraud|fake|copied from|dishonest|cheat|suspicious|plagiar)", words)
 
 
-def test_summary_counts_every_sentence():
-    assert summary()["n"].sum() == sum(len(load_claims(paper)) for paper in PAPERS)
+def test_every_sentence_has_a_status():
+    assert status_counts()["n"].sum() == sum(len(load_claims(paper)) for paper in PAPERS)
 
 
 def test_judging_needs_neither_torch_nor_msa_lib():
     code = (
-        "import sys; from papers_check import claims, gaps, checklist, external\n"
-        "for module in (claims, gaps, checklist, external): module.findings(), module.checked()\n"
+        "import sys; from papers_check.checks import claims, gaps, checklist, external\n"
+        "for module in (claims, gaps, checklist, external): module.findings(), module.examined()\n"
         "assert not {'torch', 'msa_lib'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -22,7 +22,7 @@ from msa_lib.data import Batch, Dataset, planted
 from msa_lib.models import build_model
 from msa_lib.models.dsrf import AMB, CTX, DSRF, EMO, FACTORS, NOI, VARIANTS, Trace, loss_usf, squash
 from msa_lib.models.parts.layers import fixed_draw
-from papers_check import papers
+from papers_check.printed import papers
 
 SIZE, D = 6, 8  # samples of a batch, width
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from papers_check import equations as dsrf
-from papers_check import equations_amsgfn as amsgfn
+from papers_check.checks import equations as dsrf
+from papers_check.checks import equations_amsgfn as amsgfn
 
 ALL = amsgfn.EQUATIONS + dsrf.DSRF
 
@@ -18,7 +18,7 @@ def test_each_equation_shows_its_defect(equation):
 
 
 def test_nothing_is_counted_twice():
-    assert dsrf.checked() == len(ALL) == len({found.id for found in dsrf.findings()})
+    assert dsrf.examined() == len(ALL) == len({found.id for found in dsrf.findings()})
 
 
 # --- DSRF -----------------------------------------------------------------------------------------------------------

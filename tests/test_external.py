@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from papers_text import FOLDER, paper_text, plain
 
-from papers_check import PAPERS, external, load_reported
-from papers_check.external import agreement, compare, findings, left_out, load_external
-from papers_check.papers import method_of
+from papers_check import PAPERS, load_reported
+from papers_check.checks import external
+from papers_check.checks.external import agreement, compare, findings, left_out, load_external
+from papers_check.printed.papers import method_of
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_findings_are_sound():
     assert found["dsrf-literature-coincides-with-mods"].computed.startswith("237 of the 237 cells")
     assert "amsgfn-literature-table2-mosi-selfmm" not in found or "1 of 7" in found[
         "amsgfn-literature-table2-mosi-selfmm"].computed  # fmt: skip
-    assert external.checked() > 800
+    assert external.examined() > 800
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason="the papers are not at hand")

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from papers_text import FOLDER, paper_text, plain
 
-from papers_check import PAPERS, checklist, gaps
-from papers_check.checklist import load_checklist
-from papers_check.gaps import load_gaps
+from papers_check import PAPERS
+from papers_check.checks import checklist, gaps
+from papers_check.checks.checklist import load_checklist
+from papers_check.checks.gaps import load_gaps
 
 
 def switches(paper: str) -> list[dict]:
@@ -56,7 +57,7 @@ def test_amsgfn_has_no_switch_without_a_gap():
 def test_one_finding_per_paper_and_a_line_per_choice():
     found = {f.id: f for f in gaps.findings()}
     assert set(found) == {f"{paper}-gap-open-choices" for paper in PAPERS}
-    assert gaps.checked() == len(load_gaps()) == sum(len(gaps.table(paper)) for paper in PAPERS)
+    assert gaps.examined() == len(load_gaps()) == sum(len(gaps.table(paper)) for paper in PAPERS)
     lines = {line[0]: line for line in gaps.table("amsgfn")}
     assert lines["tau"][4:] == ("0.07", "AMSGFNConfig.tau")
     assert lines["without dmgf"][4:] == ("concat_time", "AMSGFNConfig.dmgf (in w/o DMGF)")
@@ -105,7 +106,7 @@ def test_both_papers_have_the_same_items():
 
 
 def test_checklist_counts():
-    counts = checklist.summary()
+    counts = checklist.status_counts()
     assert counts.sum(axis=1).tolist() == [len(load_checklist(paper)) for paper in PAPERS]
     assert counts.loc["amsgfn", "stated"] < counts.loc["dsrf", "stated"]
 

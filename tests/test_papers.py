@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import papers_check
-from papers_check import load_reported, papers
+from papers_check import load_reported
+from papers_check.printed import papers
 
 PACKAGE = Path(papers_check.__file__).parent
 TOY = """
@@ -40,15 +41,16 @@ CLAIM = {"id": "toy-gain", "paper": "toy", "where": "Table 1", "quote": "better 
 JUDGE = """
 import json, sys
 import pandas as pd
-from papers_check import joined, report
+from papers_check.judge import judged_tables
+from papers_check.show import report
 rows = pd.DataFrame(
     [dict(label=label, seed=seed, split="test", metric="mae", value=value + 0.01 * seed, status="done",
           synthetic=False, selection="best validation MAE", dataset="mosi")
      for label, value in (("full", 0.68), ("deaf", 0.9), ("blind", 0.95)) for seed in range(5)])
-pages = joined.pages_from([
+pages = judged_tables.pages_from([
     dict(paper="toy", table=table, data={"mosi": ("mosi", False, 686)}, rows=rows, ours=["full"], readings={})
     for table in (1, 2)])
-found = joined.assemble(pages)
+found = judged_tables.assemble(pages)
 toy = found.cells[found.cells["paper"] == "toy"]
 held = found.relations[(found.relations["paper"] == "toy") & (found.relations["table"] == "2")]
 print(json.dumps({
@@ -129,7 +131,7 @@ def test_wrong_data_of_a_paper_is_refused_in_one_sentence(with_toy, tmp_path, na
     package = tmp_path / "papers_check"
     shutil.copytree(with_toy, package, ignore=shutil.ignore_patterns("__pycache__"))
     rewritten(package / name, more)
-    code = "from papers_check import load_reported, papers; load_reported(); papers.readings('toy', 2)"
+    code = "from papers_check.printed import papers; from papers_check import load_reported; load_reported(); papers.readings('toy', 2)"
     env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode

@@ -12,11 +12,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from papers_check import audit, calibration, checklist, facts, pictures, pictures_facts, pictures_noise, possible, shown
-from papers_check import label_counts as labels
-from papers_check.papers import ABLATIONS, TITLES
-from papers_check.rows import Row, rows
-from papers_check.seed_noise import claimed_gains, load_noise
+from papers_check.checks import audit, checklist, score_limits
+from papers_check.checks import label_counts as labels
+from papers_check.judge import calibration
+from papers_check.judge.seed_noise import claimed_gains, load_noise
+from papers_check.printed.papers import ABLATIONS, TITLES
+from papers_check.printed.rows import Row, rows
+from papers_check.show import picture_data, picture_data_facts, pictures, pictures_facts, pictures_noise
 
 PRINTED = rows()
 
@@ -49,31 +51,31 @@ def row(paper, table, dataset, name, **cells) -> Row:
 
 
 def test_overview():
-    found = [item for item in audit.collect()[0] if item.severity == "high"]
-    table = shown.overview(found)
+    found = [item for item in audit.run_checks()[0] if item.severity == "high"]
+    table = picture_data.overview(found)
     assert table.loc["claims without experiment"].tolist() == [2, 0, 0, 0]
     assert list(table.index) == ["claims without experiment"]
     assert "2 findings, 2 of them high" in texts(pictures.overview(table))
-    real = shown.overview(audit.collect()[0])
+    real = picture_data.overview(audit.run_checks()[0])
     assert {"numbers", "open choices", "high", "note"} <= set(texts(pictures.overview(real)))
 
 
 def test_readable_keeps_every_word_and_the_width():
-    found = [item for item in audit.collect()[0] if item.severity == "high"]
-    text = shown.readable(found, 90)
+    found = [item for item in audit.run_checks()[0] if item.severity == "high"]
+    text = picture_data.readable(found, 90)
     assert max(map(len, text.splitlines())) <= 90
     for item in found:
         assert "".join(item.explanation.split()) in "".join(text.split())
 
 
 def test_allowed_runs_agree_with_the_findings():
-    table = shown.runs_allowed(PRINTED)
+    table = picture_data.runs_allowed(PRINTED)
     for paper, part in table[table["cell"] == "all of them"].groupby("paper"):
         own = [row for row in PRINTED if row.paper == paper and row.own and (paper, row.table) not in ABLATIONS]
-        said = next(item for item in possible.runs_of(own) if item).computed
-        fits = {state: list(part.loc[part["state"] == state, "m"]) for state in shown.STATES}
+        said = next(item for item in score_limits.runs_of(own) if item).computed
+        fits = {state: list(part.loc[part["state"] == state, "m"]) for state in picture_data.STATES}
         assert fits["possible"] == []
-        assert f"none (rounded); none (cut off); {', '.join(map(str, fits[shown.STATES[1]]))} (runs" in said
+        assert f"none (rounded); none (cut off); {', '.join(map(str, fits[picture_data.STATES[1]]))} (runs" in said
     figure = pictures.allowed_runs(table)
     words = texts(figure)
     assert any("AMSGFN none (9, 10 if runs were rounded); DSRF none (7, 9, 10 if" in text for text in words)
@@ -83,24 +85,24 @@ def test_allowed_runs_agree_with_the_findings():
 def test_allowed_runs_of_a_single_run():
     # 573/686 = 83.528, 548/656 = 83.537: one run gives both; 83.55 no single run on 686 clips.
     fine = row("amsgfn", "2", "mosi", "Our", acc2_has0="83.53", acc2_non0="83.54")
-    table = shown.runs_allowed([fine])
+    table = picture_data.runs_allowed([fine])
     assert set(table.loc[(table["m"] == 1), "state"]) == {"possible"}
     assert "\nAMSGFN 1" in texts(pictures.allowed_runs(table))[-1] or any(
         "AMSGFN 1, " in text for text in texts(pictures.allowed_runs(table))
     )
-    odd = shown.runs_allowed([row("amsgfn", "2", "mosi", "Our", acc2_has0="83.55")])
+    odd = picture_data.runs_allowed([row("amsgfn", "2", "mosi", "Our", acc2_has0="83.55")])
     assert set(odd.loc[odd["m"] == 1, "state"]) == {"excluded"}
 
 
 def test_f1_pairs_and_the_line():
-    pairs = shown.f1_pairs(PRINTED)
+    pairs = picture_data.f1_pairs(PRINTED)
     assert not pairs.duplicated(["paper", "table", "dataset", "side", "row"]).any()
-    flagged = {item.where for item in possible.findings() if "-f1-above-accuracy-" in item.id}
+    flagged = {item.where for item in score_limits.findings() if "-f1-above-accuracy-" in item.id}
     assert len(pairs.loc[pairs["above"], ["paper", "table", "dataset", "row"]].drop_duplicates()) == len(flagged)
     # What the picture shows, the bar wholly above the line, is what the exact check finds.
     above = pairs["f1"] - pairs["acc"] - pairs["half"] > pairs["most"] - pairs["acc"]
     assert (above == pairs["above"]).all()
-    figure = pictures.f1_bound(pairs, shown.f1_limit)
+    figure = pictures.f1_bound(pairs, picture_data.f1_limit)
     odd = pairs[pairs["above"]]
     names = {f"{TITLES[p]} {t}: {r}" for p, t, r in odd[["paper", "table", "row"]].to_numpy()}
     assert names <= set(texts(figure))
@@ -111,16 +113,16 @@ def test_f1_pairs_and_the_line():
 
 def test_f1_of_one_pair():
     found = [row("dsrf", "1", "mosi", "A", acc2_has0="84.02", f1_has0="84.25")]
-    pairs = shown.f1_pairs(found)
+    pairs = picture_data.f1_pairs(found)
     assert pairs["above"].tolist() == [True]
-    assert "DSRF 1: A" in texts(pictures.f1_bound(pairs, shown.f1_limit))
+    assert "DSRF 1: A" in texts(pictures.f1_bound(pairs, picture_data.f1_limit))
     low = pairs.assign(acc=60.0)
-    assert any("1 pairs below 70 % not shown" in text for text in texts(pictures.f1_bound(low, shown.f1_limit)))
+    assert any("1 pairs below 70 % not shown" in text for text in texts(pictures.f1_bound(low, picture_data.f1_limit)))
 
 
 def test_mae_against_corr():
     constant = labels.best_constant_mae("mosei")
-    table = shown.mae_and_corr(PRINTED, "mosei")
+    table = picture_data.mae_and_corr(PRINTED, "mosei")
     odd = {(paper, name) for paper, name in table.loc[table["odd"], ["paper", "row"]].to_numpy()}
     assert {("amsgfn", "MIM"), ("amsgfn", "T")} <= odd
     figure = pictures.mae_against_corr(table, constant, "mosei")
@@ -134,22 +136,22 @@ def test_mae_against_corr():
     dashed = [line.get_xydata().tolist() for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
     assert dashed == [[[0.579, 0.779], [0.779, 0.579]]]
     for dataset in ("mosi", "sims", "simsv2"):  # none odd, or few: the figure still works
-        small = shown.mae_and_corr(PRINTED, dataset)
+        small = picture_data.mae_and_corr(PRINTED, dataset)
         assert texts(pictures.mae_against_corr(small, labels.best_constant_mae(dataset), dataset))
 
 
 def test_constant_floors():
-    table = shown.against_constant(PRINTED)
+    table = picture_data.against_constant(PRINTED)
     figure = pictures.constant_floors(table)
     assert {"57.36", "0.992", "54.5", "V+A", "w/o language"} <= set(texts(figure))
     assert sum(len(marks(axis, "^")) for axis in figure.axes) == table["below"].sum() == 11
-    one = shown.against_constant([row("dsrf", "3", "mosi", "w/o Audio", acc2_has0="55.25", mae="1.2")])
+    one = picture_data.against_constant([row("dsrf", "3", "mosi", "w/o Audio", acc2_has0="55.25", mae="1.2")])
     assert not one["below"].any()  # 379 of 686 is 55.248: equal up to rounding is not below
     assert "0 cells are worse than the best constant prediction (dotted)" in texts(pictures.constant_floors(one))
 
 
 def test_capsules():
-    readings = shown.capsules()
+    readings = picture_data.capsules()
     (c, u), (c_own, u_own) = readings.values()
     assert np.ptp(u, axis=0).max() == pytest.approx(0, abs=1e-12)
     assert c == pytest.approx(np.full_like(c, 0.25))
@@ -162,7 +164,7 @@ def test_capsules():
 
 
 def test_checklist():
-    counts = checklist.summary()
+    counts = checklist.status_counts()
     assert {"34", "29", "absent", "AMSGFN"} <= set(texts(pictures.checklist(counts)))
     tiny = pd.DataFrame({"stated": [1], "absent": [0]}, index=["dsrf"])
     assert "absent" not in texts(pictures.checklist(tiny))
@@ -172,7 +174,7 @@ def test_checklist():
 
 
 def test_every_fact_has_its_picture():
-    assert list(pictures_facts.PICTURES) == [item.id for item in audit.facts(audit.collect()[0])]
+    assert list(pictures_facts.PICTURES) == [item.id for item in audit.facts(audit.run_checks()[0])]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_odd_bars_are_hatched():
 
 @pytest.mark.skipif(not papers_text.FOLDER.exists(), reason="the papers are not at hand")
 def test_marks_are_in_the_papers():
-    marks = pd.read_csv(facts.MARKS, dtype=str, keep_default_na=False)
+    marks = pd.read_csv(picture_data_facts.MARKS, dtype=str, keep_default_na=False)
     wrong = [
         q for p, q in marks[["paper", "quote"]].to_numpy() if papers_text.plain(q) not in papers_text.paper_text(p)
     ]
@@ -210,7 +212,7 @@ def test_marks_are_in_the_papers():
 
 
 def test_a_table_shows_what_its_rows_are():
-    table = facts.tested()
+    table = picture_data_facts.tested()
     assert table.loc["AMSGFN Table 5"].tolist()[:3] == ["stands", "stands", ""]
     assert table.loc["DSRF Table 3"].tolist()[:3] == ["stands", "stands", "stands"]
     assert "AMSGFN Table 1" not in table.index
@@ -233,7 +235,7 @@ def noise_case() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_seed_sds():
     seeds, reported = noise_case()
-    gains = shown.comparisons(claimed_gains(seeds, reported))
+    gains = picture_data.comparisons(claimed_gains(seeds, reported))
     figure = pictures_noise.seed_sds(seeds, gains)
     (axis,) = figure.axes
     assert [x for x, _ in marks(axis, "o")] == [1, 3]  # the collapsed pool is left out
@@ -241,16 +243,16 @@ def test_seed_sds():
     assert [x for x, _ in marks(axis, "v")] == [1]
     assert [x for x, _ in marks(axis, "D")] == [9]
     assert "1 of 2 printed gains are smaller than the median SD over seeds" in texts(figure)
-    real = pictures_noise.seed_sds(load_noise("seeds"), shown.comparisons(load_noise("gains")))
+    real = pictures_noise.seed_sds(load_noise("seeds"), picture_data.comparisons(load_noise("gains")))
     assert {"CMU-MOSI", "CMU-MOSEI", "CH-SIMS", "gain printed by DSRF"} <= set(texts(real))
 
 
 def test_gains_in_sd():
-    gains = shown.comparisons(claimed_gains(*noise_case()))
+    gains = picture_data.comparisons(claimed_gains(*noise_case()))
     figure = pictures_noise.gains_in_sd(gains)
     assert marks(figure.axes[0], "o") == [(0.5, 0)]
     assert marks(figure.axes[1], "^") == [(4.5, 0)]
-    real = shown.comparisons(load_noise("gains"))
+    real = picture_data.comparisons(load_noise("gains"))
     assert not set(zip(real["paper"], real["table"], strict=True)) & ABLATIONS
     assert list(dict.fromkeys(real["dataset"])) == ["mosi", "mosei", "sims", "simsv2"]
     figure = pictures_noise.gains_in_sd(real)
@@ -259,15 +261,17 @@ def test_gains_in_sd():
 
 
 def test_effects():
-    table = shown.effects(*(load_noise(name) for name in ("seeds", "tuning", "epochs", "gains")))
-    assert set(table["effect"]) == set(shown.EFFECTS)
+    table = picture_data.effects(*(load_noise(name) for name in ("seeds", "tuning", "epochs", "gains")))
+    assert set(table["effect"]) == set(picture_data.EFFECTS)
     mae = table[(table["score"] == "mae") & (table["effect"] == "gain, DSRF") & (table["dataset"] == "mosei")]
     assert mae["value"].tolist() == pytest.approx([1.9])  # 0.531 - 0.512 in hundredths
     figure = pictures_noise.effects(table, [("acc2_non0", "acc2"), ("mae",)])
     words = texts(figure)
     assert {"CMU-MOSI, Acc-2 (right)", "CH-SIMS, Acc-2", "trial chosen on test"} <= set(words)
     assert "32 →" in words  # MISA on CMU-MOSI: half of its trials trained badly
-    tiny = pd.DataFrame({"dataset": "sims", "score": "f1", "effect": shown.EFFECTS[0], "model": "a", "value": [1.0]})
+    tiny = pd.DataFrame(
+        {"dataset": "sims", "score": "f1", "effect": picture_data.EFFECTS[0], "model": "a", "value": [1.0]}
+    )
     assert "CH-SIMS, F1" in texts(pictures_noise.effects(tiny, [("f1",), ("mae",)]))
 
 
@@ -275,7 +279,7 @@ def test_flag_rates():
     line = dict(n=3, m=1, flagged_known_m=[0.04, 0.5], shift=[0.0, 1.0])
     real, normal = (pd.DataFrame(line | {"kind": "seeded"}) for _ in range(2))
     simulated = pd.DataFrame(line | {"kind": ["collapse", "normal"]})
-    table = shown.flag_rates(simulated, real, normal)
+    table = picture_data.flag_rates(simulated, real, normal)
     assert table.groupby("source").size().to_dict() == {
         "public runs": 2, "normal runs, split the same way": 2, "one run in ten collapses": 1
     }  # fmt: skip
@@ -286,8 +290,8 @@ def test_flag_rates():
 
 def test_real_pools_of_seeds_are_flagged_like_normal_ones():
     by = ["kind", "n", "m", "shift"]
-    normal = calibration.rates(calibration.matches(shown.normal_pools("seeded", 150, 5)), by)
-    table = shown.flag_rates(load_noise("simulated"), load_noise("matches"), normal)
+    normal = calibration.rates(calibration.matches(picture_data.normal_pools("seeded", 150, 5)), by)
+    table = picture_data.flag_rates(load_noise("simulated"), load_noise("matches"), normal)
     seeded = table[table["kind"] == "seeded"].pivot(index=["n", "m", "shift"], columns="source", values="flagged")
     assert (seeded["public runs"] - seeded["normal runs, split the same way"]).abs().max() < 0.05
     figure = pictures_noise.flag_rates(table, [("seeded", 4, 1), ("tune", 10, 5)])
@@ -313,7 +317,7 @@ def test_spread_moves_as_little_as_it_takes():
 
 
 def test_compact_is_small_and_keeps_the_orange():
-    figure = pictures.constant_floors(shown.against_constant(PRINTED))
+    figure = pictures.constant_floors(picture_data.against_constant(PRINTED))
     usual = io.BytesIO()
     figure.savefig(usual, dpi=80)
     data = pictures.compact(figure)

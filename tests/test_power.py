@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papers_check import intervals, load_reported, power
-from papers_check.seed_noise import load_noise
-from papers_check.verdicts import default_margins
+from papers_check import load_reported
+from papers_check.judge import intervals, power
+from papers_check.judge.seed_noise import load_noise
+from papers_check.judge.verdicts import default_margins
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from msa_lib.notebooks import declared_parameters, read_result, write_result
 from msa_lib.runs import Run, grid, grids, store
 from msa_lib.study import batch, pages, tables
 from msa_lib.train import fit
-from papers_check.joined import assemble, pages_from, records
-from papers_check.verdicts import printed_cells
+from papers_check.judge.judged_tables import assemble, pages_from, records
+from papers_check.judge.verdicts import printed_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL_SET = {"train": 40, "valid": 16, "test": 20}

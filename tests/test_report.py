@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papers_check import audit, claims, load_reported, report, verdicts
-from papers_check.finding import Finding
-from papers_check.joined import NO_RUNS, Data, TablePage, assemble, pages_from, summary
-from papers_check.rows import column
+from papers_check import load_reported
+from papers_check.checks import audit, claims
+from papers_check.checks.finding import Finding
+from papers_check.judge import verdicts
+from papers_check.judge.judged_tables import NO_RUNS, Data, TablePage, assemble, pages_from, verdict_counts
+from papers_check.printed.rows import column
+from papers_check.show import report
 
 HOSTILE = """"><script>alert(1)</script>'</details><img src=x onerror=y>&amp;{{ 7 * 7 }}"""
 SEEDS = range(1111, 1116)
@@ -166,8 +169,8 @@ def problems(text: str) -> list[str]:
             found.append("something takes the focus and has no name")
     for part in page.all("details"):
         first = part["within"][:1]
-        if not first or first[0]["tag"] != "summary" or not first[0]["text"].strip():
-            found.append("details do not begin with a summary")
+        if not first or first[0]["tag"] != "verdict_counts" or not first[0]["text"].strip():
+            found.append("details do not begin with a verdict_counts")
     words = [element for element in page.elements if "word" in element.get("class", "").split()]
     found += ["a coloured word has no text" for word in words if not word["text"].strip()]
     return found + contrasts("".join(element["text"] for element in page.all("style")))
@@ -226,7 +229,7 @@ def joined():
 
 @pytest.fixture(scope="module")
 def audited():
-    return audit.collect()
+    return audit.run_checks()
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +388,7 @@ def test_a_page_with_an_absolute_verdict_on_synthetic_data_is_refused(word, join
 
 def test_what_holds_by_construction_is_counted_apart_and_says_why(joined):
     lines = joined.relations[joined.relations["table"].eq("3") & joined.relations["paper"].eq("dsrf")]
-    counts = summary(joined.relations).loc[("dsrf", "3", "mosi")]
+    counts = verdict_counts(joined.relations).loc[("dsrf", "3", "mosi")]
     made = [word for word in counts.index if word.endswith(", by construction")]
     assert counts[made].sum() == 3 * 7  # three modalities, seven columns
     printed = lines.drop_duplicates(["metric", "side", "printed_better", "printed_worse"])
@@ -417,7 +420,7 @@ def test_hostile_text_stays_text():
     # (the rows carry the hostile name of the data set, too)
     excuse = TablePage("dsrf", 2, {}, pd.DataFrame(), not_attempted={"TFN": f"why {HOSTILE}"})
     checked = [
-        claims.Checked(one.claim | {"quote": f"claim {HOSTILE}"}, one.status, HOSTILE)
+        claims.ClaimResult(one.claim | {"quote": f"claim {HOSTILE}"}, one.status, HOSTILE)
         for one in claims.check_all("dsrf")
     ]
     parts = {name: f"{name} {HOSTILE}" for name in ("where", "quote", "computed", "verdict", "explanation")}
@@ -469,7 +472,7 @@ def test_each_half_of_a_table_takes_its_own_rows(joined):
     runs = joined.runs.set_index(["paper", "table", "dataset"])
     assert runs.loc[("dsrf", "1", "mosei"), "n_test"] == 4659
     assert runs.loc[("dsrf", "1", "mosi"), "seeds"] == "1111, 1112, 1113, 1114, 1115"
-    counts = summary(joined.cells).loc[("dsrf", "1", "mosi")]
+    counts = verdict_counts(joined.cells).loc[("dsrf", "1", "mosi")]
     assert counts[verdicts.SYNTHETIC] == 0
     assert counts[[verdicts.REPRODUCED, verdicts.COMPATIBLE]].sum() > 40
 

@@ -14,8 +14,9 @@ import torch
 from msa_lib import cli, runs, study
 from msa_lib.data import load_dataset
 from msa_lib.study import batch, pages
-from papers_check import load_reported, papers
-from papers_check.joined import assemble, pages_from
+from papers_check import load_reported
+from papers_check.judge.judged_tables import assemble, pages_from
+from papers_check.printed import papers
 
 try:
     import tomllib

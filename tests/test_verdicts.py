@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from papers_check import intervals, load_reported
-from papers_check import verdicts as v
-from papers_check.relations import (
+from papers_check import load_reported
+from papers_check.judge import intervals
+from papers_check.judge import verdicts as v
+from papers_check.judge.relations import (
     compare,
     differences,
     printed_relations,
@@ -19,7 +20,7 @@ from papers_check.relations import (
     relations,
     sign_test,
 )
-from papers_check.verdicts import Verdict, default_margins, gains, headline, judge
+from papers_check.judge.verdicts import Verdict, default_margins, gains, judge, verdict_word
 
 XS = [77.9, 78.6, 78.1, 77.5, 78.8]
 MEAN, SD, N = 78.18, 0.5263078946776, 5
@@ -30,7 +31,7 @@ INF = np.inf
 
 
 def test_summary_of_the_vector():
-    assert intervals.summary(XS) == pytest.approx((MEAN, SD, N))
+    assert intervals.mean_sd_n(XS) == pytest.approx((MEAN, SD, N))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_deterministic_values_compare_as_printed(value, text, same):
 
 
 def test_without_spread_there_is_no_interval():
-    assert intervals.summary([0.1] * 3) == (0.1, 0.0, 3)  # a naive sum leaves 1e-17
+    assert intervals.mean_sd_n([0.1] * 3) == (0.1, 0.0, 3)  # a naive sum leaves 1e-17
     assert intervals.p_value(78.34, 78.344, 0.0, 5, 1, 0.005) == 1
     assert intervals.p_value(78.34, 78.346, 0.0, 5, 1, 0.005) == 0
     assert intervals.largest_m(78.34, 78.344, 0.0, 5, 0.005) == INF
@@ -183,7 +184,7 @@ def test_one_set_of_runs_against_another():
     a, b = [1.0, 2.0, 4.0, 4.5], [0.5, 1.0, 3.0]
     test = stats.ttest_ind(a, b, equal_var=False)
     bounds = test.confidence_interval()
-    (mean_a, sd_a, n_a), (mean_b, sd_b, n_b) = intervals.summary(a), intervals.summary(b)
+    (mean_a, sd_a, n_a), (mean_b, sd_b, n_b) = intervals.mean_sd_n(a), intervals.mean_sd_n(b)
     found = intervals.welch(mean_a, sd_a, n_a, mean_b, sd_b, n_b)
     assert found == pytest.approx((mean_a - mean_b, bounds.low, bounds.high, test.pvalue))
     assert intervals.probability_better(a, b) == pytest.approx(stats.mannwhitneyu(a, b).statistic / 12)
@@ -263,17 +264,17 @@ def test_sign_test_by_hand():
     ],
 )
 def test_headline_order(numbers, verdict):
-    assert headline(*numbers) == verdict
+    assert verdict_word(*numbers) == verdict
 
 
 def test_headline_of_test_selection_and_of_many_cells():
     outside = (5, 0.01, 0.001, 0.9, 11)
-    assert headline(*outside, oracle_p_1=0.2) == v.TEST_SELECTION
-    assert headline(*outside, oracle_p_1=0.01) == v.NOT_REPRODUCED
-    assert headline(*outside, p_1_holm=0.2) == v.FEW_RUNS
+    assert verdict_word(*outside, oracle_p_1=0.2) == v.TEST_SELECTION
+    assert verdict_word(*outside, oracle_p_1=0.01) == v.NOT_REPRODUCED
+    assert verdict_word(*outside, p_1_holm=0.2) == v.FEW_RUNS
     best = (5, 0.01, 0.001, 0.9, 4)
-    assert headline(*best, oracle_p_1=0.2) == v.BEST_OF  # then test selection is not the only explanation
-    assert list(headline(*np.array([outside, (5, 0.9, 0.8, 0.01, 1)]).T)) == [v.NOT_REPRODUCED, v.REPRODUCED]
+    assert verdict_word(*best, oracle_p_1=0.2) == v.BEST_OF  # then test selection is not the only explanation
+    assert list(verdict_word(*np.array([outside, (5, 0.9, 0.8, 0.01, 1)]).T)) == [v.NOT_REPRODUCED, v.REPRODUCED]
 
 
 # --- the join -------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def test_one_line_per_printed_cell_of_both_papers():
 
 def test_a_cell_carries_what_its_verdict_rests_on():
     line = first(cells(), runs(CLOSE, commit="abc"))
-    mean, sd, n = intervals.summary(CLOSE)
+    mean, sd, n = intervals.mean_sd_n(CLOSE)
     assert (line["n"], line["values"], line["commit"], line["selection"]) == (5, tuple(CLOSE), "abc", "val_mae")
     assert (line["mean"], line["sd"]) == pytest.approx((mean, sd))
     assert line["margin"] == pytest.approx(0.0205)
@@ -702,6 +703,6 @@ def test_sign_test_over_rows():
 
 
 def test_the_judging_modules_import_neither_torch_nor_the_models():
-    code = "import sys, papers_check.calibration, papers_check.relations; "
+    code = "import sys, papers_check.judge.calibration, papers_check.judge.relations; "
     code += "sys.exit(any(name.split('.')[0] in ('torch', 'msa_lib') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,1 @@
+"""What the papers print: titles, tables, rows and cells, exact decimals, and expressions over the cells."""
