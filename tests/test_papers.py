@@ -131,7 +131,7 @@ def test_wrong_data_of_a_paper_is_refused_in_one_sentence(with_toy, tmp_path, na
     package = tmp_path / "papers_check"
     shutil.copytree(with_toy, package, ignore=shutil.ignore_patterns("__pycache__"))
     rewritten(package / name, more)
-    code = "from papers_check.printed import papers; from papers_check import load_reported; load_reported(); papers.readings('toy', 2)"
+    code = "from papers_check.printed import cells, papers; cells.load_reported(); papers.readings('toy', 2)"
     env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode

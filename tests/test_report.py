@@ -169,8 +169,8 @@ def problems(text: str) -> list[str]:
             found.append("something takes the focus and has no name")
     for part in page.all("details"):
         first = part["within"][:1]
-        if not first or first[0]["tag"] != "verdict_counts" or not first[0]["text"].strip():
-            found.append("details do not begin with a verdict_counts")
+        if not first or first[0]["tag"] != "summary" or not first[0]["text"].strip():
+            found.append("details do not begin with a summary")
     words = [element for element in page.elements if "word" in element.get("class", "").split()]
     found += ["a coloured word has no text" for word in words if not word["text"].strip()]
     return found + contrasts("".join(element["text"] for element in page.all("style")))
@@ -236,7 +236,7 @@ def audited():
 def whole(audited):
     """Everything there is: all findings and claims, one table planted, one real."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit, "collect", lambda: audited)
+        patch.setattr(audit, "run_checks", lambda: audited)
         return report.whole([planted(), real()], COMMAND, ["The figures were not redrawn: they print no numbers."])
 
 

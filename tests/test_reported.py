@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from papers_check import COLUMNS, load_reported
-from papers_check.judge.side_by_side import SIDE_COLUMNS, as_text, side_by_side, wide
+from papers_check.judge.side_by_side import SIDE_COLUMNS, side_by_side, wide
+from papers_check.show.plain_text import as_text
 
 PAPERS = Path(__file__).resolve().parents[1].parent / "shared" / "papers"
 KEY = ["paper", "table", "dataset", "row", "metric", "side"]

@@ -2,7 +2,7 @@
 (`rows`); what the store holds of the printed tables (`tables`); what stands around a table (`captions`,
 `label_tables`, `plots`); what figures measure besides (`probes`, `corruption`).
 
-`batch` runs all of it, `notebooks` executes one notebook so that success means success.
+`judging` sets it beside what is printed, `batch` runs all of it, `notebooks` executes one notebook so that success means success.
 """
 
 from msa_lib.study.captions import NOTEBOOKS, caption, command, first_samples, folder, headline

@@ -1,7 +1,7 @@
 """The sentences of the papers, recomputed from the papers' own cells.
 
 `claims/<paper>.csv` holds every numeric or comparative sentence, one row per number or statement: the quote, an
-`expression` over the printed cells (`papers_check.expressions`), the `printed` number or `true`, and the `tolerance`,
+`expression` over the printed cells (`printed.expressions`), the `printed` number or `true`, and the `tolerance`,
 the largest difference that rounding of the printed cells can explain. `reads_as` is another expression that does give
 the printed number. Where no cell bears on a sentence the expression is empty and `reason` says why; such a row is a
 finding only if it names a `fact`. Rows with one fact are one finding, whose verdict and reason stand in the first of

@@ -3,7 +3,8 @@
 Three sources: the rows that MMSA publishes (means of five runs each), the rows that MODS prints as its own or its own
 re-runs, and the means of five seeds in the public training logs of MMSA (`noise/seeds.csv`). A check that marks many
 of them marks something that real runs do. Checks of one row alone have run on the single runs of those logs, too; the
-logs stay outside the repository; `python -m papers_check.controls FOLDER` writes the counts to `innocent/controls.csv`.
+logs stay outside the repository; `python -m papers_check.checks.controls FOLDER` writes the counts to
+`innocent/controls.csv`.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """How the labels of the real data sets are distributed: counts are facts, so they are kept here and the labels are not.
 
-    python -m papers_check.label_counts FOLDER
+    python -m papers_check.checks.label_counts FOLDER
 
 reads the label tables in FOLDER (`mosi.csv`, `mosei_labels_full.csv`, `sims.csv`, `simsv2.csv`, each with the columns
 `label` and `split`) and writes three files to `counts/`:

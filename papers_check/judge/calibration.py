@@ -7,7 +7,7 @@ shares of splits or draws:
     incompatible     outside whatever was averaged (p_1 < alpha)
 and `not_reproduced`, the word of `verdicts.verdict_word`, which needs five seeds and comes after "best of M".
 
-    python -m papers_check.calibration FOLDER [--out DIR]    recomputes the summaries in noise/ from the logs (a minute)
+    python -m papers_check.judge.calibration FOLDER [--out DIR]    makes noise/ again from the logs (a minute)
 """
 
 import argparse
@@ -32,8 +32,8 @@ from papers_check.judge.seed_noise import (
     seed_noise,
     tuning,
 )
-from papers_check.judge.side_by_side import is_percent
 from papers_check.judge.verdicts import LOWER_IS_BETTER, NOT_REPRODUCED, verdict_word
+from papers_check.printed.units import is_percent
 
 KINDS = ("normal", "accuracy", "collapse")
 OUTCOMES = ["flagged_known_m", "compatible", "depends", "incompatible", "not_reproduced"]
@@ -298,7 +298,9 @@ def write(folder: Path | str, out: Path | str = NOISE) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m papers_check.calibration", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m papers_check.judge.calibration", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", help="where runs.csv.gz and epochs.csv.gz are")
     parser.add_argument("--out", default=str(NOISE), help="where the CSV files go (default: the package's noise/)")
     options = parser.parse_args(arguments)

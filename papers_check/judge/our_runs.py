@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from papers_check.judge import intervals
-from papers_check.judge.side_by_side import ROW_COLUMNS, is_percent
+from papers_check.judge.side_by_side import ROW_COLUMNS
+from papers_check.printed.units import is_percent
 
 ORACLE = "test_oracle"  # the selection rule that only measures what choosing on the test set is worth
 SETTINGS = ("fingerprint", "model", "switches", "train", "selection")  # one row of a table is one setting

@@ -132,9 +132,9 @@ def relations(judged: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
 
     judged: from `verdicts.judge`, or `judged_tables.assemble`, whose readings are compared within one condition at a
     time (see `condition`). One line per pair of printed numbers that differ, and per reading: `COLUMN`, the fields of
-    `Relation`, printed_better and printed_worse (rows as printed), test (lines of a column with one number are one comparison),
-    p_holm and p_margin_holm (over the different ones), by_construction (why the relation holds on planted data whatever
-    a paper's mechanisms do, or "").
+    `Relation`, printed_better and printed_worse (rows as printed), test (lines of a column with one number are one
+    comparison), p_holm and p_margin_holm (over the different ones), by_construction (why the relation holds on planted
+    data whatever a paper's mechanisms do, or "").
     """
     lines = []
     judged = judged.assign(printed_row=printed_rows(judged))

@@ -2,8 +2,8 @@
 
 Read from the public training logs of the MMSA authors (thuiar/MMSA, MIT): `runs.csv.gz`, one line per run with test
 scores at the epoch of the best validation loss, and `epochs.csv.gz`, validation scores of every epoch. The logs stay
-outside the repository; what is committed are the summaries in `noise/`, which `python -m papers_check.calibration`
-writes.
+outside the repository; what is committed are the summaries in `noise/`, written by
+`python -m papers_check.judge.calibration`.
 
 Only runs marked `clean`. A pool is a set of runs of equal configuration, seed aside; a seeded run that repeats MAE,
 Corr and every accuracy of an earlier one of the same model, data and seed is that run again and counts once. Scores are
@@ -21,10 +21,10 @@ import pandas as pd
 from scipy import stats
 
 from papers_check.judge.intervals import seeds_for_equivalence
-from papers_check.judge.side_by_side import is_percent
 from papers_check.judge.verdicts import LOWER_IS_BETTER, gains
 from papers_check.printed.cells import load_reported
 from papers_check.printed.papers import DATA
+from papers_check.printed.units import is_percent
 
 NOISE = DATA / "noise"
 NAMES = ("seeds", "tuning", "epochs", "gains", "matches", "models", "simulated")

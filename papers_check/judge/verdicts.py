@@ -21,8 +21,8 @@ import pandas as pd
 from papers_check.judge import intervals
 from papers_check.judge.intervals import ALPHA
 from papers_check.judge.our_runs import OurRuns
-from papers_check.judge.side_by_side import column_decimals, our_metric
 from papers_check.printed.papers import is_own
+from papers_check.printed.units import column_decimals, our_metric
 
 LOWER_IS_BETTER = ("mae",)
 FLOOR = 5  # seeds
@@ -202,9 +202,9 @@ def judge(
 
     reported       from `load_reported`, whole tables, any number of them; where a row can be read in several ways, a
                    line per reading with a `row` of its own, and `printed_row` for what is printed
-    rows           results in long format: `tables.ROW_COLUMNS`, `synthetic`, `selection`, and where known `dataset`,
-                   `commit`, `reason` and `our_runs.SETTINGS`; fractions for accuracies and F1. Rows selected by
-                   `our_runs.ORACLE` serve
+    rows           results in long format: `side_by_side.ROW_COLUMNS`, `synthetic`, `selection`, and where known
+                   `dataset`, `commit`, `reason` and `our_runs.SETTINGS`; fractions for accuracies and F1. Rows selected
+                   by `our_runs.ORACLE` serve
                    only to ask whether test selection explains a cell, synthetic ones only where there are no real ones
     labels         printed row name -> our `label`, where the two differ
     datasets       our data set's name -> the printed one; "planted-mosi?train=48" is mosi without saying so

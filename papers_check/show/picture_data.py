@@ -13,11 +13,12 @@ import pandas as pd
 from papers_check.checks import equations, one_table, score_limits
 from papers_check.checks import label_counts as labels
 from papers_check.checks.finding import GROUPS, SEVERITIES, Finding
-from papers_check.judge.side_by_side import is_percent
 from papers_check.judge.verdicts import LOWER_IS_BETTER
 from papers_check.printed import arithmetic
 from papers_check.printed.papers import ABLATIONS, METHODS, NAMES, PAPERS, TITLES
 from papers_check.printed.rows import METRICS, Row, column, tables
+from papers_check.printed.units import is_percent
+from papers_check.show import finding_pages
 
 STATES = ("excluded", "only if runs were rounded first", "possible")
 
@@ -106,7 +107,7 @@ def _sizes(dataset: str, side: str) -> tuple[int, int]:
 def mae_and_corr(found: list[Row], dataset: str) -> pd.DataFrame:
     """MAE and Corr of every row on a data set, both papers, rows printed twice once.
 
-    Columns paper, table, row, mae, corr, odd: whether `within` finds the pair out of order or exchanged.
+    Columns paper, table, row, mae, corr, odd: whether `one_table` finds the pair out of order or exchanged.
     """
     rows = [row for row in found if row.dataset == dataset and {("mae", ""), ("corr", "")} <= set(row.cells)]
     flagged = {(item.paper, item.where) for item in one_table.mae_out_of_order(rows) if item}

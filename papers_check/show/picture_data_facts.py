@@ -91,7 +91,7 @@ def two_sources(paper: str = "amsgfn", dataset: str = "sims") -> pd.DataFrame:
 
 
 def without_a_modality() -> pd.DataFrame:
-    """What the rows without one modality lose, in points: `shown.drops` of the ablations of modalities."""
+    """What the rows without one modality lose, in points: `picture_data.drops` of the ablations of modalities."""
     table = drops(rows())
     places = table[["paper", "table", "row"]].to_numpy()
     kept = [METHODS[p, r].role == "modalities" and (p, t) in ABLATIONS for p, t, r in places]

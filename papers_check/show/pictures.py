@@ -1,4 +1,4 @@
-"""The figures of the audit and of seed noise: a table of `shown` or of `noise/` in, a matplotlib figure out.
+"""The figures of the audit and of seed noise: a table of `picture_data` or of `noise/` in, a matplotlib figure out.
 
 Blue circles are as expected, orange triangles with a label are what a finding is about; nothing is told by colour
 alone, and no figure sets red against green.
@@ -92,7 +92,7 @@ def overview(table: pd.DataFrame) -> Figure:
 
 
 def allowed_runs(table: pd.DataFrame) -> Figure:
-    """Which numbers of averaged runs each accuracy allows, a panel per paper: a table of `shown.runs_allowed`."""
+    """Which numbers of averaged runs each accuracy allows, a panel per paper: from `picture_data.runs_allowed`."""
     papers = list(dict.fromkeys(table["paper"]))
     sizes = [table.loc[table["paper"] == paper, "cell"].nunique() for paper in papers]
     figure, axes = plt.subplots(len(papers), 1, figsize=(9.5, 0.36 * sum(sizes) + 1.6 + 0.9 * len(papers)),
@@ -121,7 +121,7 @@ def allowed_runs(table: pd.DataFrame) -> Figure:
 
 
 def f1_bound(pairs: pd.DataFrame, limit: Callable[[str, str, np.ndarray], np.ndarray], least: float = 70) -> Figure:
-    """F1 minus Acc-2 against the largest it can be: tables of `shown.f1_pairs`, and `shown.f1_limit` for the line.
+    """F1 minus Acc-2 against the largest it can be: from `picture_data.f1_pairs`, with `f1_limit` for the line.
 
     Bars: what rounding can change. Accuracies below `least` are left out and counted; differences below -1 stand on
     the lower edge with their value.
@@ -164,7 +164,7 @@ def f1_bound(pairs: pd.DataFrame, limit: Callable[[str, str, np.ndarray], np.nda
 
 
 def mae_against_corr(rows: pd.DataFrame, constant: float, dataset: str) -> Figure:
-    """MAE against Corr of every row, all and the crowded corner: a table of `shown.mae_and_corr`.
+    """MAE against Corr of every row, all and the crowded corner: a table of `picture_data.mae_and_corr`.
 
     `constant`: the MAE of the best constant prediction. A dashed line leads from a row whose two numbers are exchanged
     to where they would be.
@@ -202,7 +202,7 @@ def _name(row: pd.Series) -> str:
 
 
 def constant_floors(cells: pd.DataFrame) -> Figure:
-    """Ablated models beside the best constant prediction, a line per table: a table of `shown.against_constant`."""
+    """Ablated models beside the best constant prediction, a line per table: from `picture_data.against_constant`."""
     tables = list(dict.fromkeys(zip(cells["paper"], cells["table"], cells["dataset"], strict=True)))
     metrics = list(dict.fromkeys(zip(cells["metric"], cells["side"], strict=True)))
     figure, axes = plt.subplots(len(tables), len(metrics), figsize=(4 * len(metrics) + 1.5, 3.2 * len(tables)),
@@ -232,7 +232,7 @@ def constant_floors(cells: pd.DataFrame) -> Figure:
 
 
 def capsules(readings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Capsule vectors and couplings by reading of the votes: `shown.capsules`."""
+    """Capsule vectors and couplings by reading of the votes: `picture_data.capsules`."""
     figure, axes = plt.subplots(2, len(readings), figsize=(5.6 * len(readings), 5.6), squeeze=False, sharey="row",
                                 height_ratios=(1, 1.2))  # fmt: skip
     bound = max(np.abs(u).max() for _, u in readings.values())

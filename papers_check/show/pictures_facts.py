@@ -1,4 +1,5 @@
-"""A picture for each of the facts that matter most: finding id -> figure, made of a table of `facts` or `shown`.
+"""A picture for each of the facts that matter most: finding id -> figure, made of a table of `picture_data`
+or `picture_data_facts`.
 
 Nothing is told by colour alone: an orange bar is hatched, a mark has its word beside it.
 """

@@ -31,7 +31,7 @@ def _place(score: str) -> tuple[int, str]:
 def seed_sds(noise: pd.DataFrame, gains: pd.DataFrame, least: int = 5) -> Figure:
     """The seed SD of every public model with `least` seeds, per score, beside the gains the papers print; in points.
 
-    noise: `seed_noise.seed_noise`; gains: `shown.comparisons`. Runs that collapsed are left out.
+    noise: `seed_noise.seed_noise`; gains: `picture_data.comparisons`. Runs that collapsed are left out.
     """
     noise = noise[(noise["seeds"] >= least) & (noise["collapsed"] == 0)]
     gains = gains.assign(score=(gains["metric"] + "_" + gains["side"]).str.strip("_"))
@@ -64,7 +64,7 @@ def seed_sds(noise: pd.DataFrame, gains: pd.DataFrame, least: int = 5) -> Figure
 
 
 def gains_in_sd(gains: pd.DataFrame, seeds: int = 5) -> Figure:
-    """Each printed gain in seed SDs, with its range over the models: a table of `shown.comparisons`.
+    """Each printed gain in seed SDs, with its range over the models: a table of `picture_data.comparisons`.
 
     Filled: larger than what `seeds` runs a side would tell from nothing, at the median SD.
     """
@@ -93,7 +93,7 @@ def gains_in_sd(gains: pd.DataFrame, seeds: int = 5) -> Figure:
 
 
 def effects(table: pd.DataFrame, scores: Sequence[Sequence[str]]) -> Figure:
-    """All that moves a score, one dot per model, median as a bar: a table of `shown.effects`.
+    """All that moves a score, one dot per model, median as a bar: a table of `picture_data.effects`.
 
     scores: one line of panels each, the first name that the data set has (SIMS: acc2 where others have acc2_non0).
     Values far beyond the rest are written at the right edge.
@@ -144,7 +144,7 @@ POOLS = {"seeded": "five seeds", "tune": "random search"}
 
 
 def flag_rates(table: pd.DataFrame, sizes: Sequence[tuple[str, int, int]]) -> Figure:
-    """How often a cell is flagged against the true shift, a panel per (kind, n, m): a table of `shown.flag_rates`."""
+    """How often a cell is flagged against the true shift, a panel per (kind, n, m): from `picture_data.flag_rates`."""
     columns = min(4, len(sizes))
     lines = -(-len(sizes) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 3.3 * lines + 0.6), squeeze=False, sharey=True)
