@@ -2,7 +2,8 @@
 (`rows`); what the store holds of the printed tables (`tables`); what stands around a table (`captions`,
 `label_tables`, `plots`); what figures measure besides (`probes`, `corruption`).
 
-`judging` sets it beside what is printed, `batch` runs all of it, `notebooks` executes one notebook so that success means success.
+`batch` runs all of it, `judging` sets it beside what is printed; `msa_lib.notebooks` executes one notebook so that
+success means success.
 """
 
 from msa_lib.study.captions import NOTEBOOKS, caption, command, first_samples, folder, headline

@@ -1,6 +1,6 @@
 """The study as data: which runs each notebook shows, on which data set, and how much of it at which scale.
 
-The names of rows are ours; what a paper prints for them is in `papers_check`. What is done with them: the other modules here.
+The names of rows are ours; what a paper prints for them is in `papers_check`. The other modules here act on it.
 """
 
 from __future__ import annotations
