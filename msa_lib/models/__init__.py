@@ -31,6 +31,7 @@ from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
 from msa_lib.models.misa import MISA
 from msa_lib.models.mmim import MMIM
+from msa_lib.models.mods import MODS
 from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.self_mm import SelfMM
@@ -52,6 +53,7 @@ MODELS: dict[str, type] = {
     "mfn": MFN,
     "misa": MISA,
     "mmim": MMIM,
+    "mods": MODS,
     "mult": MulT,
     "self_mm": SelfMM,
     "tfn": TFN,

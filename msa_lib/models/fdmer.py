@@ -40,7 +40,7 @@ from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Bank, EncoderBlock, Output, as_extras, masked_mean, mlp, sinusoid
 from msa_lib.models.parts.losses import central_moments, hsic, mean_of, reverse, weighted
 from msa_lib.models.parts.recurrent import SequenceEncoder
-from msa_lib.train.procedure import Procedure
+from msa_lib.train.procedure import Adam
 
 PAIRS = tuple(combinations(range(3), 2))
 
@@ -181,11 +181,8 @@ FUSION = {"others": Others, "tokens": lambda c: EncoderBlock(c.d, c.heads, 4 * c
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-class Ramped(Procedure):
+class Ramped(Adam):
     """Adam; the weight of the reversed gradient follows the epochs (Ganin & Lempitsky, ICML 2015)."""
-
-    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, fused=True)
 
     def begin_epoch(self, epoch: int) -> None:
         self.network.reversal.fill_(REVERSAL[self.network.c.reversal]((epoch - 1) / self.config.epochs))

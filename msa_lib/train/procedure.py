@@ -111,16 +111,20 @@ class Procedure:
         return batches // self.every
 
 
-class SummedAdam(Procedure):
+class Adam(Procedure):
+    """The default with Adam, whose weight decay is in the gradient (L2)."""
+
+    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, fused=True)
+
+
+class SummedAdam(Adam):
     """Adam down the sum of the gradients of `accumulation` batches, which the network's Config names; each is clipped
     by value after its backward."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
         super().__init__(network, dataset, config)
         self.every = network.c.accumulation
-
-    def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, fused=True)
 
     def clip(self, optimiser: str) -> None:
         if self.config.clip:
