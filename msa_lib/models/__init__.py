@@ -34,6 +34,7 @@ from msa_lib.models.mmim import MMIM
 from msa_lib.models.mods import MODS
 from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
+from msa_lib.models.prisa import PriSA
 from msa_lib.models.self_mm import SelfMM
 from msa_lib.models.tfn import TFN
 from msa_lib.switches import checked
@@ -55,6 +56,7 @@ MODELS: dict[str, type] = {
     "mmim": MMIM,
     "mods": MODS,
     "mult": MulT,
+    "prisa": PriSA,
     "self_mm": SelfMM,
     "tfn": TFN,
 }
