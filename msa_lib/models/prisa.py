@@ -13,7 +13,8 @@ has no negative term (the code divides 0 by 0); the last pooled step may hold le
 What the released code does differently is a switch:
 - `heads_order="scrambled"`: the attention's result [B,heads,T,d/heads] is reinterpreted as [B,T,d] without putting the
   heads of a step together, so that the summarising step is of the first head at the first steps, and all depends on the
-  padded width: that of the file, of which the code drops the last step to make room for the summary.
+  padded width: that of the file, of which the code drops the last step to make room for the summary. (A batch that is
+  augmented is narrower there; here its width stays.)
 - `private="last"`: of three private layers each reads the input again, and only the last one's result is used.
 - `flip="features"`: the flip that augments training reverses features, not time.
 - `summary_score=1`: the additive mask has 1 where the summary should have 0.

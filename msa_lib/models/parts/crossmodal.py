@@ -1,4 +1,4 @@
-"""The crossmodal transformer of MulT (Tsai et al., ACL 2019) which DMD and DLF use too, and its convolutions.
+"""The crossmodal transformer of MulT (Tsai et al., ACL 2019) which DMD, DLF and PriSA use too, and its convolutions.
 
 Lengths are a sample's own: the causal mask and the last step are those of its valid steps. Where all samples are of
 full length this is the published arithmetic.
