@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,7 @@ from papers_check.judge.relations import (
     compare,
     differences,
     printed_relations,
-    ranking_agreement,
     relations,
-    sign_test,
 )
 from papers_check.judge.verdicts import Verdict, default_margins, gains, judge, verdict_word
 
@@ -142,23 +139,6 @@ def test_without_spread_there_is_no_interval():
     assert np.isnan(intervals.p_value(78.34, 78.3, np.nan, 1, 1, 0.005))
 
 
-def test_reported_deviation_is_welch():
-    expected = stats.ttest_ind_from_stats(MEAN, SD, 5, 79.0, 0.4, 3, equal_var=False).pvalue
-    assert intervals.welch_reported(79.0, 0.4, 3, MEAN, SD, 5) == pytest.approx(expected)
-    generator = np.random.default_rng(1)
-    ours, theirs = generator.standard_normal((2, 20_000, 5))
-    arguments = (theirs.mean(1), theirs.std(1, ddof=1), 5, ours.mean(1), ours.std(1, ddof=1), 5)
-    assert (intervals.welch_reported(*arguments) < 0.05).mean() == pytest.approx(0.045, abs=0.006)
-    ddof_0 = (theirs.mean(1), theirs.std(1), 5, ours.mean(1), ours.std(1), 5)
-    assert (intervals.welch_reported(*ddof_0) < 0.05).mean() == pytest.approx(0.064, abs=0.006)
-
-
-def test_an_unlabelled_deviation_is_one_of_three():
-    assert intervals.possible_sds(0.3, 5) == pytest.approx(
-        {"sd": 0.3, "sd, ddof 0": 0.3 * 1.25**0.5, "standard error": 0.3 * 5**0.5}
-    )
-
-
 def test_best_of_m_is_a_bound_and_has_a_direction():
     generator = np.random.default_rng(2)
     for most, expected in ((3, 0.957), (10, 0.963)):
@@ -167,17 +147,6 @@ def test_best_of_m_is_a_bound_and_has_a_direction():
         assert (fewest <= most).mean() == pytest.approx(expected, abs=0.007)
     assert intervals.best_of(0.70, 0.75, 0.01, 5, higher=False) == intervals.best_of(0.80, 0.75, 0.01, 5) > 1
     assert intervals.best_of(0.80, 0.75, 0.01, 5, higher=False) == 1
-
-
-def test_expected_best_has_no_bias():
-    generator = np.random.default_rng(3)
-    runs = generator.standard_normal((4000, 7))
-    found = np.mean([intervals.expected_best(line, 3) for line in runs])
-    assert found == pytest.approx(0.846, abs=0.02)  # the plug-in estimate gives 0.73
-    by_hand = np.mean([min(subset) for subset in combinations(XS, 2)])
-    assert intervals.expected_best(XS, 2, higher=False) == pytest.approx(by_hand)
-    with pytest.raises(ValueError, match="expected best of 6 from 5 runs"):
-        intervals.expected_best(XS, 6)
 
 
 def test_one_set_of_runs_against_another():
@@ -235,11 +204,6 @@ def test_adjusted_p_values():
     assert intervals.benjamini_hochberg(p) == pytest.approx([0.02, np.nan, 0.04, 0.04, 0.02], nan_ok=True)
     assert np.isnan(intervals.benjamini_hochberg([np.nan])).all()
     assert intervals.holm([0.6, 0.9]) == pytest.approx([1, 1])
-
-
-def test_sign_test_by_hand():
-    assert intervals.sign_p(14, 15) == pytest.approx(2 * (1 + 15) / 2**15)
-    assert np.isnan(intervals.sign_p(0, 0))
 
 
 # --- the vocabulary -------------------------------------------------------------------------------------------------
@@ -388,7 +352,6 @@ def test_synthetic_data_are_never_compared_with_a_printed_number():
     numbers = ["p_1", "p_inf", "m_star", "tost_p", "pi_1_low", "mdd_1", "p_1_holm", "p_1_bh", "oracle_p_1", "best_of"]
     assert line[numbers].isna().all()
     assert line["reported_is"] == ""
-    assert sign_test(judged).empty
     unmarked = first(cells(), runs(CLOSE, dataset="planted-mosi"))
     assert unmarked["verdict"] == v.SYNTHETIC
     fields = line.to_dict()
@@ -680,26 +643,6 @@ def test_differences_of_a_notebook_are_those_of_the_verdicts():
     assert differences(values.iloc[:1], "full")["95 % interval"][0] == "–"
     values.loc[4, "w/o TB"] = np.nan
     assert differences(values, "full")["how"][0] == "Welch"
-
-
-def test_ranking_lists_the_pairs_that_flip_clearly():
-    reported = cells(("0.699", "0.712", "0.720", "0.730"), rows=("Our", "B", "C", "D"))
-    a_little = [x + 0.0001 for x in WORSE]
-    rows = pd.concat([runs(CLOSE), runs(a_little, label="B"), runs(WORSE, label="C"), runs([0.6] * 5, label="D")])
-    line = ranking_agreement(judge(reported, rows, labels=LABELS)).iloc[0]
-    assert (line["rows"], line["pairs"], line["flipped"], line["flipped_clearly"]) == (4, 6, 4, 3)
-    assert line["which"] == "D over Our; D over B; D over C"
-    assert line["tau"] == pytest.approx((2 - 4) / 6)
-    assert line["scope"] == "real data"
-
-
-def test_sign_test_over_rows():
-    names = [f"row {i}" for i in range(8)]
-    reported = cells(("0.690",) * 7 + ("0.700",), rows=names)
-    judged = judge(reported, pd.concat([runs(CLOSE, label=name) for name in names]))
-    line = sign_test(judged).iloc[0]
-    assert (line["rows"], line["reported_better"], line["ties"]) == (7, 7, 1)
-    assert line["p"] == pytest.approx(2 / 2**7)
 
 
 def test_the_judging_modules_import_neither_torch_nor_the_models():

@@ -35,6 +35,8 @@ def load_external() -> pd.DataFrame:
         part = pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
         if tuple(part.columns) != COLUMNS:
             raise ValueError(f"external/{name}.csv has columns {', '.join(part)}: expected {', '.join(COLUMNS)}")
+        if strange := sorted(set(part["grade"]) - set(GRADES)):
+            raise ValueError(f"external/{name}.csv has grade {strange[0]!r}: expected one of {', '.join(GRADES)}")
         parts.append(part.assign(file=name))
     return pd.concat(parts, ignore_index=True)
 

@@ -6,14 +6,13 @@ the number of runs behind the printed value, mostly unknown and then taken at it
 
 Seeds measure training noise only: same split, same test set. The formulas assume roughly normal seed noise;
 `calibration.py` measures what that costs. Sources: Hahn & Meeker, Statistical Intervals (prediction intervals);
-Schuirmann 1987 (two one-sided tests); Holm 1979; Benjamini & Hochberg 1995; Tang et al. 2020 (expected best).
+Schuirmann 1987 (two one-sided tests); Holm 1979; Benjamini & Hochberg 1995.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from math import comb
 
 import numpy as np
 from scipy import stats
@@ -101,18 +100,6 @@ def largest_m(reported, mean, sd, n, half=0.0, alpha=ALPHA):
     return np.where(sd == 0, np.where(gap <= 1e-9, np.inf, 0.0), m)[()]
 
 
-def welch_reported(reported, reported_sd, m, mean, sd, n, half=0.0):
-    """p of a printed mean that comes with its standard deviation (ddof 1) over `m` runs: Welch, with rounding."""
-    ours, theirs = np.square(sd) / n, np.square(reported_sd) / m
-    freedom = (ours + theirs) ** 2 / (ours**2 / (n - 1) + theirs**2 / (m - 1))
-    return 2 * stats.t.sf(distance(reported, mean, half) / np.sqrt(ours + theirs), freedom)
-
-
-def possible_sds(printed: float, m: int) -> dict[str, float]:
-    """What an unlabelled plus-minus over `m` runs may be, as a standard deviation with ddof 1."""
-    return {"sd": printed, "sd, ddof 0": printed * np.sqrt(m / (m - 1)), "standard error": printed * np.sqrt(m)}
-
-
 # --- equivalent? Two one-sided tests --------------------------------------------------------------------------------
 
 
@@ -163,15 +150,6 @@ def best_of(reported, mean, sd, n, half=0.0, higher=True, alpha=ALPHA):
         # The last digits of a tail must not turn an exact M into the next one.
         fewest = np.maximum(1.0, np.ceil(alpha / tail - 1e-9))
     return np.where(np.isnan(tail), np.nan, np.where(ahead <= 0, 1.0, fewest))[()]
-
-
-def expected_best(values: Sequence[float], draws: int, higher: bool = True) -> float:
-    """Expected best of `draws` runs, estimated without bias from len(values) >= draws runs."""
-    n = len(values)
-    if not 1 <= draws <= n:
-        raise ValueError(f"expected best of {draws} from {n} runs: expected 1 to {n} draws")
-    ordered = sorted(values, reverse=not higher)
-    return sum(comb(j - 1, draws - 1) / comb(n, draws) * ordered[j - 1] for j in range(draws, n + 1))
 
 
 # --- one set of runs against another --------------------------------------------------------------------------------
@@ -282,11 +260,6 @@ def benjamini_hochberg(p: Sequence[float]) -> np.ndarray:
     if known.any():
         adjusted[known] = stats.false_discovery_control(p[known])
     return adjusted
-
-
-def sign_p(better: int, rows: int) -> float:
-    """Exact two-sided binomial p that `better` of `rows` untied rows lie on one side by chance."""
-    return float(stats.binomtest(better, rows).pvalue) if rows else np.nan
 
 
 def _freedom(n):

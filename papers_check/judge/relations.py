@@ -1,7 +1,7 @@
-"""Relations between rows: does A beat B in our runs as printed, and do the rows come in the printed order?
+"""Relations between rows: does A beat B in our runs as printed?
 
 Everything here takes what `verdicts.judge` returns. Relations may be read from synthetic data, where printed numbers
-may not; every line says which it rests on. `sign_test` compares with printed numbers and so leaves synthetic data out.
+may not; every line says which it rests on.
 
 Fixed before any run. The interval: seed by seed (paired) where both rows are one model trained with the same seeds, so
 that they share initial values and the order of batches; Welch's everywhere else. It does not look at the correlation
@@ -16,7 +16,6 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from papers_check.judge import intervals
 from papers_check.judge.intervals import ALPHA
@@ -243,49 +242,3 @@ def differences(values: pd.DataFrame, reference: str, alpha: float = ALPHA) -> p
             }
         )
     return pd.DataFrame(lines)
-
-
-def ranking_agreement(judged: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
-    """Do our means put the rows in the printed order? One line per column with at least three rows of both.
-
-    Columns: `COLUMN`, rows, tau and p (Kendall's tau-b), pairs (printed apart), flipped (ours the other way round),
-    flipped_clearly (and the Welch interval of our gap excludes 0), which (those pairs, "A over B" as ours have it),
-    scope.
-    """
-    lines = []
-    there = judged[(judged["reported"] != "") & (judged["n"] > 0)]
-    for key, cells in there.groupby([*COLUMN, "synthetic"], sort=False):
-        if len(cells) < 3:
-            continue
-        *column, synthetic = key
-        sign = -1 if column[3] in LOWER_IS_BETTER else 1
-        printed = sign * cells["reported"].map(float).to_numpy()
-        mean, sd, n, rows = (cells[name].to_numpy() for name in ("mean", "sd", "n", "row"))
-        tau = stats.kendalltau(printed, sign * mean)
-        a, b = np.triu_indices(len(cells), 1)
-        a, b = np.where(printed[a] >= printed[b], a, b), np.where(printed[a] >= printed[b], b, a)  # a printed ahead
-        gap, _, high, _ = intervals.welch(sign * mean[a], sd[a], n[a], sign * mean[b], sd[b], n[b], alpha)
-        apart = printed[a] > printed[b]
-        flipped = apart & (gap < 0)
-        clearly = flipped & (np.where(np.isnan(high), np.inf, high) < 0)
-        which = "; ".join(f"{rows[j]} over {rows[i]}" for i, j in zip(a[clearly], b[clearly], strict=True))
-        counts = int(apart.sum()), int(flipped.sum()), int(clearly.sum())
-        scope = "synthetic data" if synthetic else "real data"
-        lines.append((*column, len(cells), float(tau.statistic), float(tau.pvalue), *counts, which, scope))
-    names = ["rows", "tau", "p", "pairs", "flipped", "flipped_clearly", "which", "scope"]
-    return pd.DataFrame(lines, columns=[*COLUMN, *names])
-
-
-def sign_test(judged: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
-    """Are the printed values better (or worse) than ours in more rows than chance allows? One primary metric decides.
-
-    One line per table, data set and side: rows (untied, on real data), reported_better, ties, p (exact, two-sided).
-    """
-    lines = []
-    there = judged[(judged["metric"] == metric) & (judged["reported_is"] != "") & ~judged["synthetic"]]
-    for key, cells in there.groupby(["paper", "table", "dataset", "side"], sort=False):
-        better, ties = (int((cells["reported_is"] == word).sum()) for word in ("better", "equal"))
-        rows = len(cells) - ties
-        lines.append((*key, metric, rows, better, ties, intervals.sign_p(better, rows)))
-    names = ["paper", "table", "dataset", "side", "metric", "rows", "reported_better", "ties", "p"]
-    return pd.DataFrame(lines, columns=names)

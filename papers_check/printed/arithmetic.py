@@ -207,8 +207,3 @@ def mae_floor_from_corr(corr: str, values: np.ndarray, counts: np.ndarray, bound
     low, high = (float(end) for end in interval(corr))
     largest = max(abs(low), abs(high))
     return max(0.0, variance * (1 - largest**2) / (2 * bound))
-
-
-def constant_f1(share: float) -> float:
-    """Weighted F1 (fraction) of always answering the class that has this share of the samples."""
-    return share * 2 * share / (1 + share)

@@ -104,11 +104,6 @@ def is_own(paper: str, row: str) -> bool:
     return known is not None and known.role == "own"
 
 
-def own_rows(paper: str) -> tuple[str, ...]:
-    """The printed names of the paper's own model."""
-    return tuple(row for (of, row), known in METHODS.items() if of == paper and known.role == "own")
-
-
 def by_construction(role: str) -> str:
     """Why rows of this role relate to the own row on planted data as they do, whatever the mechanisms; or ""."""
     return _DATA["by_construction"].get(role, "")

@@ -1,0 +1,100 @@
+"""Which module may import which: arrows point one way, and `papers_check` is reached through `study.judging` alone."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# From the ground up; the longest name that fits a module says where it stands, and it imports nothing above itself.
+ORDER = {
+    "msa_lib": ("msa_lib", "msa_lib.metrics", "msa_lib.switches", "msa_lib.notebooks", "msa_lib.notebook_process"),
+    "data": ("msa_lib.data",),
+    "output": ("msa_lib.models.parts.layers",),
+    "procedure": ("msa_lib.train.procedure",),  # a model file names its own
+    "models": ("msa_lib.models",),
+    "train": ("msa_lib.train",),
+    "reference": ("msa_lib.reference",),
+    "runs": ("msa_lib.runs",),
+    "papers_check": ("papers_check", "papers_check.printed"),
+    "judge": ("papers_check.judge",),
+    "checks": ("papers_check.checks",),
+    "show": ("papers_check.show",),
+    "audit command": ("papers_check.__main__",),
+    "study": ("msa_lib.study",),
+    "msa command": ("msa_lib.cli",),
+}
+RANK = {name: rank for rank, names in enumerate(ORDER.values()) for name in names}
+JOINT = "msa_lib.study.judging"  # where our runs and the printed numbers meet
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the two packages by its dotted name."""
+    paths = [path for package in ("msa_lib", "papers_check") for path in (ROOT / package).rglob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in zip(names, paths, strict=True)}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """What a module imports when it runs, at any depth; imports for type checkers alone are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                path = ROOT.joinpath(*whole.split("."))
+                yield whole if path.is_dir() or path.with_suffix(".py").exists() else node.module
+        else:
+            yield from imported(node)
+
+
+def rank(module: str) -> int:
+    return RANK[max((name for name in RANK if f"{module}.".startswith(f"{name}.")), key=len)]
+
+
+def faults(module: str, tree: ast.AST) -> list[str]:
+    """The imports of a module that point the wrong way."""
+    found = []
+    for name in imported(tree):
+        package = name.split(".")[0]
+        if module.startswith("papers_check"):
+            wrong = package in ("msa_lib", "torch", "transformers")
+        else:
+            wrong = package == "papers_check" and module != JOINT
+        if wrong or (package in ("msa_lib", "papers_check") and rank(name) > rank(module)):
+            found.append(f"{module} imports {name}")
+    return found
+
+
+def test_arrows_point_one_way():
+    assert [fault for module, tree in modules().items() for fault in faults(module, tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("papers_check.printed.cells", "from papers_check.judge import verdicts"),
+        ("papers_check.checks.gaps", "def f():\n    import msa_lib.data"),
+        ("papers_check", "import torch"),
+        ("msa_lib.study.batch", "def f():\n    from papers_check import load_reported"),
+        ("msa_lib.cli", "import papers_check"),
+        ("msa_lib.data.pack", "from msa_lib import models"),
+        ("msa_lib.models.tfn", "from msa_lib.train.loop import fit"),
+        ("msa_lib.train.loop", "from msa_lib.runs import grid"),
+        ("msa_lib.runs.grids", "from msa_lib import study"),
+    ],
+)
+def test_the_check_sees_an_arrow_that_points_back(module, line):
+    assert len(faults(module, ast.parse(line))) == 1
+
+
+def test_the_joint_is_reached_lazily():
+    """So that training and plain tables need none of it."""
+    for module, tree in modules().items():
+        at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = list(imported(ast.Module(at_import, [])))
+        assert JOINT not in names or module == JOINT, module
