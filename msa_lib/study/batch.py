@@ -21,6 +21,10 @@ from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs
 from msa_lib.study.pages import PAGES
 from msa_lib.train.state import write_atomically
 
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("msa_lib.study"), autoescape=True, undefined=jinja2.StrictUndefined
+)
+
 
 def execute_pages(
     names: Sequence[str],
@@ -136,47 +140,15 @@ def _html(notebook: Path) -> str:
         template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
     )
     body, _ = exporter.from_filename(str(notebook))
-    return _ENVIRONMENT.from_string(_PAGE).render(title=PAGES[notebook.stem].title, body=body)
+    return _TEMPLATES.get_template("notebook.html.j2").render(title=PAGES[notebook.stem].title, body=body)
 
 
 def _index(outcomes: list[dict], command: str, store: Path) -> str:
+    """The page that links to all others, and shows the figures of the store."""
     for outcome in outcomes:
         outcome["title"] = PAGES[outcome["name"]].title
     figures = sorted(path.relative_to(store).as_posix() for path in (store / "figures").glob("*.png"))
-    return _ENVIRONMENT.from_string(_INDEX).render(
-        outcomes=outcomes, command=command, figures=figures, report=(store / "report.html").exists()
+    report = (store / "report.html").exists()
+    return _TEMPLATES.get_template("index.html.j2").render(
+        title="Tables and figures", outcomes=outcomes, command=command, figures=figures, report=report
     )
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: .85rem; line-height: 1.35; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ccc; }
-img { max-width: 100%; } .failed { color: #a40000; font-weight: 600; } .output_area, .jp-OutputArea { margin: .5rem 0; }
-"""
-_ENVIRONMENT = jinja2.Environment(autoescape=True)
-_PAGE = (
-    """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>"""
-    + _STYLE
-    + """</style></head><body><main><p><a href="../index.html">All tables and figures</a></p>{{ body | safe }}
-</main></body></html>"""
-)
-_INDEX = (
-    """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Tables and figures</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>"""
-    + _STYLE
-    + """</style></head><body><main><h1>Tables and figures</h1>
-<p>Made by <code>{{ command }}</code>. Every result row: <a href="rows.csv">rows.csv</a>.
-Tables on planted data are synthetic: relations between rows may be read there, absolute numbers may not be compared
-with printed ones.</p>
-{% if report %}<p>The page to read first: <a href="report.html">report.html</a>, every printed number and what became of
-it.</p>{% endif %}<table><thead><tr><th>Page</th><th>Data</th><th>Status</th></tr></thead><tbody>
-{% for o in outcomes %}<tr><td>{% if o.status == "done" %}<a href="notebooks/{{ o.name }}.html">{{ o.title }}</a>
-{% else %}{{ o.title }}{% endif %}</td><td>{{ o.dataset }}</td>
-<td class="{{ o.status }}">{{ o.status }}{{ ": " ~ o.reason if o.reason }}</td></tr>
-{% endfor %}</tbody></table>
-{% if figures %}<h2>Figures</h2>
-{% for figure in figures %}<figure><img src="{{ figure }}" alt="{{ figure }}"><figcaption>{{ figure }}</figcaption>
-</figure>{% endfor %}{% endif %}</main></body></html>"""
-)
