@@ -1,10 +1,18 @@
-"""Which module may import which: arrows point one way, and `papers_check` is reached through `study.judging` alone."""
+"""The two packages as wholes: what may import what (arrows point one way, and `papers_check` is reached through
+`study.judging` alone), and that an installation holds every folder and every file of theirs.
+"""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; the longest name that fits a module says where it stands, and it imports nothing above itself.
@@ -98,3 +106,13 @@ def test_the_joint_is_reached_lazily():
         at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = list(imported(ast.Module(at_import, [])))
         assert JOINT not in names or module == JOINT, module
+
+
+def test_an_installation_holds_every_module_and_every_file():
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    for package in ("msa_lib", "papers_check"):
+        files = [path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix not in (".pyc", ".pyo")]
+        code = {".".join(path.parent.relative_to(ROOT).parts) for path in files if path.suffix == ".py"}
+        assert code == {name for name in built["packages"] if name.split(".")[0] == package}
+        found = {path for glob in built["package-data"][package] for path in (ROOT / package).glob(glob)}
+        assert [path for path in files if path.suffix != ".py" and path not in found] == []
