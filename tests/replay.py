@@ -1,9 +1,9 @@
 """Numbers of a reference implementation, and ours run on the same weights and samples.
 
-A file `reference/NAME.npz` holds the samples (`text`, `audio`, `vision`, `lengths`, `labels`), the `names` of our
-parameters, `repository` and `commit`, and what the reference gave. Weights are in it (`weights`, buffers too) or drawn
-here, the same on every machine. `replayed` reads per case: `prediction` and `loss` in evaluation mode, the `losses` of
-training steps on all samples at the rate `lr`, and the prediction `after` them.
+A file `reference/NAME.npz` holds the samples (`text`, `audio`, `vision`, `lengths`, `labels`, of some `tokens`), the
+`names` of our parameters, `repository` and `commit`, and what the reference gave. Weights are in it (`weights`, buffers
+too) or drawn here, the same on every machine. `replayed` reads per case: `prediction` and `loss` in evaluation mode,
+the `losses` of training steps on all samples at the rate `lr`, and the prediction `after` them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def reference(name: str) -> dict[str, np.ndarray]:
 
 def samples(ref: dict, **more) -> Dataset:
     """The samples, as every split."""
-    tensors = {name: torch.tensor(ref[name]) for name in ("text", "audio", "vision", "lengths", "labels")}
+    names = ("text", "audio", "vision", "lengths", "labels", "tokens")
+    tensors = {name: torch.tensor(ref[name]) for name in names if name in ref}
     split = Split(**tensors, ids=tuple(map(str, range(len(ref["labels"])))))
     return Dataset("reference", split, split, split, **({"scale": "mosi"} | more))
 
@@ -50,9 +51,9 @@ def with_weights(ref: dict, network: nn.Module, scale: float = 0.4) -> nn.Module
     return network
 
 
-def prepared(model: str, ref: dict, switches: dict, scale: float = 0.4, **training):
+def prepared(model: str, ref: dict, switches: dict, scale: float = 0.4, encoder: str | None = None, **training):
     """A network with the reference's weights, its procedure and all samples as one batch."""
-    data = samples(ref)
+    data = samples(ref, encoder=encoder)
     network = build_model(model, data, **switches)
     config = TrainConfig(**{"batch_size": len(data.train), "clip": 0.0, **training}, switches=switches)
     procedure = getattr(network, "Procedure", Procedure)(network, data, config)  # it may draw weights of its own

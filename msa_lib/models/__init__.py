@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 from msa_lib.data import Dataset
 from msa_lib.models.almt import ALMT
 from msa_lib.models.amsgfn import AMSGFN
+from msa_lib.models.cenet import CENet
 from msa_lib.models.dashfusion import DashFusion
 from msa_lib.models.dib import DIB
 from msa_lib.models.dlf import DLF
@@ -45,6 +46,7 @@ MODELS: dict[str, type] = {
     "amsgfn": AMSGFN,
     "dsrf": DSRF,
     "almt": ALMT,
+    "cenet": CENet,
     "dashfusion": DashFusion,
     "dib": DIB,
     "dlf": DLF,

@@ -49,9 +49,7 @@ class Features(nn.Module):
 
         dims = list(dataset.feature_dims)
         if bert != "precomputed":
-            if dataset.encoder is None or dataset.train.tokens is None:
-                raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
-            self.text_encoder = TextEncoder(dataset.encoder, train_weights=bert == "finetune")
+            self.text_encoder = encoder_of(dataset, bert)
             dims[0] = self.text_encoder.size
         self.proj = nn.ModuleList(PROJ[proj](D, d) for D in dims)
         self.position = nn.Parameter(torch.randn(max(dataset.max_steps), d) * 0.02) if pos == "learned" else None
@@ -78,6 +76,13 @@ class Features(nn.Module):
             X.append(x.masked_fill(~mask[..., None], 0.0))
             masks.append(mask)
         return X, masks
+
+
+def encoder_of(dataset: Dataset, bert: str, kind: type[TextEncoder] = TextEncoder) -> TextEncoder:
+    """The encoder of the data's tokens, for bert=frozen or finetune. Raises ValueError if they have none."""
+    if dataset.encoder is None or dataset.train.tokens is None:
+        raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
+    return kind(dataset.encoder, train_weights=bert == "finetune")
 
 
 class TimeConv(nn.Conv1d):

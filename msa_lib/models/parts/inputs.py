@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import lacking
-from msa_lib.models.parts.features import LENGTH_MODE, TEXT
-from msa_lib.models.parts.layers import TextEncoder, masked_mean
+from msa_lib.models.parts.features import LENGTH_MODE, TEXT, encoder_of
+from msa_lib.models.parts.layers import masked_mean
 
 
 class Inputs(nn.Module):
@@ -25,9 +25,7 @@ class Inputs(nn.Module):
         self.dims = list(dataset.feature_dims)
         self.steps = STEPS[alignment](dataset.max_steps)
         if bert != "precomputed":
-            if dataset.encoder is None or dataset.train.tokens is None:
-                raise ValueError(f"bert={bert!r} needs tokens and an encoder name, which {dataset.name} has not.")
-            self.text_encoder = TextEncoder(dataset.encoder, train_weights=bert == "finetune")
+            self.text_encoder = encoder_of(dataset, bert)
             self.dims[0] = self.text_encoder.size
         self.text, self.on_one_grid = TEXT[bert], LENGTH_MODE[alignment]
 

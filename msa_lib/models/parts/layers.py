@@ -82,15 +82,18 @@ def feed_forward(d: int, hidden: int, dropout: float, activation: type = nn.GELU
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: float) -> Tensor:
-    """Scaled dot-product attention of q [B,T,d] over k, v [B,T',d] with key mask [B,T'] -> [B,T,d].
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: float, scale: float | None = None
+) -> Tensor:
+    """Dot-product attention of q [B,T,d] over k, v [B,T',d] with key mask [B,T'] -> [B,T,d]. `scale` multiplies the
+    scores; without it they are divided by the root of a head's width.
 
     A row without a single valid key yields zeros, not NaN: it attends to everything and is then multiplied by 0.
     """
     any_key = mask.any(-1)  # [B]
     keys = (mask | ~any_key[:, None])[:, None, None, :]  # [B,1,1,T']
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B,heads,T,d/heads]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout, scale=scale)
     return out.transpose(1, 2).flatten(-2) * any_key[:, None, None].to(out.dtype)  # [B,T,d]
 
 
