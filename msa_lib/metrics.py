@@ -90,9 +90,9 @@ def swapped_f1(labels: Any, predictions: Any, scale: str = "mosi") -> dict[str, 
 
 
 def nonzero(labels: Any, predictions: Any, scale: str = "mosi") -> dict[str, float]:
-    """MAE and Corr on the samples whose label is not 0, as the code of MIM and of DIB computes them (from MAG-BERT's).
+    """MAE and Corr on the samples whose label is not 0, as the code of MIM and of DIB has it (from MAG-BERT).
 
-    Keys: `mae_nonzero`, `corr_nonzero`; for mosi also `acc2_nonzero`, where a prediction of exactly 0 is positive, which
+    Keys: `mae_nonzero`, `corr_nonzero`; for mosi also `acc2_nonzero`, where a prediction of 0 is positive, which
     `acc2_non0` calls negative. On the sims scale both sides are clipped as in `evaluate`, which gives errors and
     undefined values too.
     """

@@ -229,7 +229,7 @@ def predict(
 
 
 def scores(outputs: Mapping[str, np.ndarray], scale: str) -> dict[str, float]:
-    """All metrics of `predict`'s outputs, with the counts behind accuracies, and what other conventions make of them."""
+    """All metrics of `predict`'s outputs, the counts behind accuracies, and what other conventions give."""
     pair = outputs["labels"], outputs["predictions"]
     return evaluate(*pair, scale=scale, counts=True) | swapped_f1(*pair, scale=scale) | nonzero(*pair, scale=scale)
 
