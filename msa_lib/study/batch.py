@@ -36,7 +36,7 @@ def execute_pages(
     device: str = "cpu",
     retry_failed: bool = False,
 ) -> list[dict]:
-    """Execute the notebooks `names` (all, if none) on `data`; -> one record per notebook: name, status, reason.
+    """Execute the notebooks `names` (if none, all that are not `on_demand`) on `data`; -> one record per notebook: name, status, reason.
 
     status is "done" (reason: what it had to do without), "failed" (with the reason; also where no network of the page
     could be trained), or "not attempted" (the data set is not there). All of it is said on stderr as well. Executed
@@ -44,7 +44,7 @@ def execute_pages(
     `<store>/index.html`. Interrupted, the same call goes on where it was: finished runs are in the store, a broken one
     has its last epoch. Raises FileNotFoundError for `data` that no page can use.
     """
-    names = list(names) or list(PAGES)
+    names = list(names) or [name for name, page in PAGES.items() if not page.on_demand]
     if unknown := [name for name in names if name not in PAGES]:
         raise ValueError(f"No table or figure {unknown[0]!r}: expected one of {', '.join(PAGES)}.")
     seeds, scale = amount(data, seeds, scale)

@@ -73,6 +73,7 @@ class Page:
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is.
+    `on_demand`: shown only when named, for its runs are many and no printed table needs them.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Page:
     readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tuned: tuple[str, ...] = ()
     whole: bool = False
+    on_demand: bool = False
 
     @property
     def printed(self) -> tuple[str, ...]:
@@ -189,6 +191,17 @@ PAGES: dict[str, Page] = {
         "The baselines: what they need, cost and reach",
         "mosi",
         _variants("amsgfn", "full") | {"DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
+    ),
+    "baseline_choices": Page(
+        "The baselines: what hangs on the choices that are ours",
+        "mosi",
+        {
+            f"{model}: {label}": (model, {"bert": "precomputed", **switches})
+            for model in BASELINES
+            for label, switches in MODELS[model].VARIANTS.items()
+        }
+        | REFERENCE_ROWS,
+        on_demand=True,
     ),
     "paper_audit": Page("The papers audited, without training", "", {}),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
