@@ -1,0 +1,118 @@
+"""The open choices of a paper as a multiverse: each alone, many jointly at random, and what hangs on which.
+
+A universe is a setting of every switch that `papers_check` lists as open. Sizes are those of the scale and stay. What
+is asked of it: how far the error moves, by which switches, and in which share of universes the paper's order of two of
+its rows (the model above itself without a part) holds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from msa_lib.data import Dataset
+from msa_lib.models import MODELS, build_model
+from papers_check.gaps import load_gaps
+
+FIXED = ("bert", "pair_weights", "modalities")  # what the text encoder is, a triple, which modalities there are
+FACTORS = (0.5, 2.0)  # a number that is open is halved and doubled
+# The printed rows that take one part away, by the names of ours: the orders of the papers that a universe can upset.
+ORDERS = {
+    "amsgfn": ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o TB"),
+    "dsrf": ("w/o HSF", "no_routing", "no_usf", "no_rec_loss"),
+}
+
+
+def alternatives(model: str) -> dict[str, tuple]:
+    """Switch -> the values it could also have, for every open choice of a paper that has one; sizes left out."""
+    config = MODELS[model].Config
+    hints, default = get_type_hints(config), config()
+    opened = load_gaps(model)["switch"].str.partition(".")
+    names = set(opened[opened[0] == config.__name__][2]) - set(FIXED) - set(MODELS[model].SMALL)
+    found = {}
+    for name in (f.name for f in fields(config) if f.name in names):
+        value = getattr(default, name)
+        if choices := (True, False) if hints[name] is bool else get_args(hints[name]):
+            found[name] = tuple(choice for choice in choices if choice != value)
+        elif value:  # 0 stands for "none"
+            found[name] = tuple(type(value)(value * factor) for factor in FACTORS)
+    return found
+
+
+def one_at_a_time(model: str, dataset: Dataset) -> dict[str, dict]:
+    """ "switch=value" -> that switch alone changed, for every alternative that the data can have."""
+    changed = {f"{name}={value}": {name: value} for name, values in alternatives(model).items() for value in values}
+    return {label: switches for label, switches in changed.items() if _possible(model, dataset, switches)}
+
+
+def at_random(model: str, dataset: Dataset, count: int, seed: int = 0) -> dict[str, dict]:
+    """ "universe 01" -> every open switch drawn, its default as likely as each alternative; `count` possible ones.
+
+    The first n of a larger count are those of n. Combinations that the model refuses or the data lack are drawn again.
+    """
+    draw, found = random.Random(f"{model} {seed}"), {}
+    choices = {name: (getattr(MODELS[model].Config(), name), *v) for name, v in alternatives(model).items()}
+    while len(found) < count:
+        switches = {name: draw.choice(values) for name, values in choices.items()}
+        if all(_possible(model, dataset, switches | MODELS[model].VARIANTS[row]) for row in ("full", *ORDERS[model])):
+            found[f"universe {len(found) + 1:02}"] = switches
+    return found
+
+
+def _possible(model: str, dataset: Dataset, switches: Mapping) -> bool:
+    if MODELS[model].fits(dataset, switches):
+        return False
+    try:
+        build_model(model, dataset, **(MODELS[model].SMALL | dict(switches)))
+    except ValueError:
+        return False
+    return True
+
+
+def shares(universes: Mapping[str, Mapping], values: Mapping[str, float]) -> pd.DataFrame:
+    """How much of the variance of a value over universes each switch explains alone, largest first.
+
+    `universes` as from `at_random`, `values` by the same names. Columns: switch; share, omega squared of a one-way
+    analysis of variance (0 is what chance gives on average; it can be below); p, of its F test; p_holm, over switches.
+    """
+    frame = pd.DataFrame({name: universes[name] for name in values}).T
+    y = pd.Series(values, dtype=float)
+    lines = []
+    for switch in frame:
+        groups = [part.to_numpy() for _, part in y.groupby(frame[switch].map(str)) if len(part) > 1]
+        if len(groups) < 2:
+            continue
+        together = np.concatenate(groups)
+        within = sum(((g - g.mean()) ** 2).sum() for g in groups)
+        total, freedom = ((together - together.mean()) ** 2).sum(), len(groups) - 1
+        noise = within / (len(together) - len(groups))
+        share = (total - within - freedom * noise) / (total + noise)
+        lines.append((switch, share, float(stats.f_oneway(*groups).pvalue)))
+    table = pd.DataFrame(lines, columns=["switch", "share", "p"])
+    order = table["p"].argsort().to_numpy()
+    raised = table["p"].to_numpy()[order] * np.arange(len(table), 0, -1)
+    table.loc[order, "p_holm"] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return table.sort_values("share", ascending=False, ignore_index=True)
+
+
+def survival(full: Mapping[str, float], without: Mapping[str, float]) -> tuple[int, int, float, float]:
+    """Universes in which the whole model has the lower error, of how many, with the 95 % interval of the share."""
+    both = sorted(set(full) & set(without))
+    won = sum(full[name] < without[name] for name in both)
+    interval = stats.binomtest(won, len(both)).proportion_ci(method="wilson") if both else (np.nan, np.nan)
+    return won, len(both), float(interval[0]), float(interval[1])
+
+
+def labelled(model: str, universes: Mapping[str, Mapping], rows: Sequence[str] = ()) -> dict[str, tuple[str, dict]]:
+    """label -> (model, switches): each universe whole and with each of `rows` of the model's variants."""
+    found = {}
+    for name, switches in universes.items():
+        for row in ("full", *rows):
+            found[f"{model} {name}: {row}"] = model, dict(switches) | MODELS[model].VARIANTS[row]
+    return found

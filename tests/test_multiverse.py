@@ -1,0 +1,87 @@
+"""Universes: what is drawn, that the networks can be built, and the arithmetic of what hangs on which switch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy import dataset
+
+from msa_lib.models import MODELS, build_model
+from msa_lib.study import multiverse
+from msa_lib.study.multiverse import alternatives, at_random, labelled, one_at_a_time, shares, survival
+
+
+@pytest.mark.parametrize("model", multiverse.ORDERS)
+def test_alternatives_are_open_choices_without_their_default(model):
+    found, default = alternatives(model), MODELS[model].Config()
+    assert len(found) > 20
+    assert not set(found) & {"d", "heads", "n_layers", "bert", "modalities"}
+    assert all(
+        getattr(default, name) not in values and len(set(values)) == len(values) for name, values in found.items()
+    )
+
+
+def test_a_number_is_halved_and_doubled_and_nothing_stays_nothing():
+    found = alternatives("dsrf")
+    assert found["K"] == (2, 8)
+    assert found["margin"] == (0.5, 2.0)
+    assert "d_c" not in found
+    assert found["norm_sum"] == (True,)
+
+
+@pytest.mark.parametrize("model", multiverse.ORDERS)
+def test_every_universe_can_be_built_with_and_without_each_part(model):
+    data = dataset()
+    drawn = at_random(model, data, 3)
+    assert drawn == dict(list(at_random(model, data, 5).items())[:3])
+    assert drawn != at_random(model, data, 3, seed=1)
+    rows = labelled(model, drawn, multiverse.ORDERS[model])
+    assert len(rows) == 3 * (1 + len(multiverse.ORDERS[model]))
+    for name, switches in rows.values():
+        build_model(name, data, **(MODELS[name].SMALL | switches))
+    alone = one_at_a_time(model, data)
+    assert all(len(switches) == 1 for switches in alone.values())
+    assert set().union(*alone.values()) <= set(alternatives(model))
+    if model == "amsgfn":  # the data know no dominant modality
+        assert "select=oracle" not in alone
+        assert "select=random" in alone
+
+
+def drawn(count: int, rng: np.random.Generator) -> tuple[dict, dict]:
+    """Two switches of which the first adds 1 to noise of deviation 0.5."""
+    a, b = rng.integers(2, size=count), rng.integers(3, size=count)
+    y = a + 0.5 * rng.normal(size=count)
+    settings = {f"u{i}": {"a": bool(a[i]), "b": "xyz"[b[i]]} for i in range(count)}
+    return settings, {f"u{i}": float(y[i]) for i in range(count)}
+
+
+def test_the_share_of_a_switch_is_that_of_the_variance_it_makes():
+    """0.25 of 0.25 + 0.25 for the first, in the mean nothing for the second, however few universes there are."""
+    rng, first, second, low = np.random.default_rng(0), [], [], 0
+    for _ in range(300):
+        found = shares(*drawn(30, rng)).set_index("switch")
+        first.append(found.loc["a", "share"])
+        second.append(found.loc["b", "share"])
+        low += found.loc["b", "p"] < 0.05
+    assert np.mean(first) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(second) == pytest.approx(0.0, abs=0.015)
+    assert 4 <= low <= 28
+
+
+def test_shares_come_largest_first_with_p_after_holm():
+    found = shares(*drawn(40, np.random.default_rng(3)))
+    assert list(found["switch"]) == ["a", "b"]
+    assert found.loc[0, "p_holm"] == pytest.approx(2 * found.loc[0, "p"])
+    assert found.loc[1, "p_holm"] == pytest.approx(max(found.loc[1, "p"], 2 * found.loc[0, "p"]))
+
+
+def test_a_switch_without_two_values_twice_says_nothing():
+    settings = {f"u{i}": {"a": i, "b": i % 2} for i in range(6)}
+    assert list(shares(settings, {name: float(i) for i, name in enumerate(settings)})["switch"]) == ["b"]
+
+
+def test_survival_counts_universes_that_have_both():
+    won, of, low, high = survival({"u1": 1.0, "u2": 1.0, "u3": 1.0, "u4": 0.0}, {"u1": 2.0, "u2": 0.5, "u3": 2.0})
+    assert (won, of) == (2, 3)
+    assert (low, high) == (pytest.approx(0.2077, abs=1e-4), pytest.approx(0.9385, abs=1e-4))  # Wilson, by hand
+    assert survival({}, {})[:2] == (0, 0)
