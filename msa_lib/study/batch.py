@@ -36,7 +36,9 @@ def execute_pages(
     device: str = "cpu",
     retry_failed: bool = False,
 ) -> list[dict]:
-    """Execute the notebooks `names` (if none, all that are not `on_demand`) on `data`; -> one record per notebook: name, status, reason.
+    """Execute the notebooks `names` on `data` -> one record per notebook: name, status, reason.
+
+    Without names: all that are not `on_demand`.
 
     status is "done" (reason: what it had to do without), "failed" (with the reason; also where no network of the page
     could be trained), or "not attempted" (the data set is not there). All of it is said on stderr as well. Executed

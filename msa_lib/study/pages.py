@@ -203,6 +203,17 @@ PAGES: dict[str, Page] = {
         | REFERENCE_ROWS,
         on_demand=True,
     ),
+    "selection": Page(
+        "What choosing on the test set and the best of several seeds are worth",
+        "mosi",
+        {
+            f"{model}{mark}": (model, ({"bert": "precomputed"} if model in BASELINES else {}) | rule)
+            for model in MODELS
+            for mark, rule in (("", {}), (", test_oracle", {"selection": "test_oracle"}))
+        }
+        | REFERENCE_ROWS,
+        on_demand=True,
+    ),
     "paper_audit": Page("The papers audited, without training", "", {}),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
     "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),

@@ -1,0 +1,52 @@
+"""How rows differ over seeds, as the pages that no printed table asks for show it: gap, interval, what could be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from papers_check.judge.intervals import ALPHA, gap_of, holm
+
+COLUMNS = ("what", "gap", "low", "high", "n", "p", "p_holm", "smallest")
+
+
+def by_seed(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
+    """Result rows -> the test values of a metric, one line per seed, one column per label; NaN where a run failed."""
+    test = rows[(rows["split"] == "test") & (rows["metric"] == metric) & (rows["status"] == "done")]
+    return test.pivot(index="seed", columns="label", values="value")[list(dict.fromkeys(test["label"]))]
+
+
+def paired(values: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """The gap a - b of each pair of labels over the seeds that both have, in the order given.
+
+    Columns: what; gap; low, high: its 95 % interval; n seeds; p of no gap, p_holm over all pairs; smallest: the true gap
+    that these seeds would have shown in 80 % of cases, after Holm. A label without runs, or one seed, gives NaN.
+    """
+    lines = []
+    for what, (a, b) in pairs.items():
+        both = values.reindex(columns=[a, b]).dropna()
+        if len(both) < 2:
+            lines.append((what, (both[a] - both[b]).mean(), np.nan, np.nan, len(both), np.nan, np.nan))
+            continue
+        gap = gap_of(both[a], both[b], paired=True)
+        lines.append((what, gap.gap, *gap.interval(), len(both), gap.p(), gap.smallest_effect(ALPHA / len(pairs))))
+    table = pd.DataFrame(lines, columns=[name for name in COLUMNS if name != "p_holm"])
+    table["p_holm"] = holm(table["p"])
+    return table[list(COLUMNS)]
+
+
+def word(line: Mapping, worth: float = 0.0) -> str:
+    """What a line of `paired` allows to say, where a positive gap means that the second row has the lower error.
+
+    "better" or "worse" (Holm below 5 %), "no effect larger than X" where the interval lies within `worth`, else
+    "undecided".
+    """
+    if np.isnan(line["p_holm"]):
+        return "undecided"
+    if line["p_holm"] < ALPHA:
+        return "better" if line["gap"] > 0 else "worse"
+    if max(abs(line["low"]), abs(line["high"])) < worth:
+        return f"no effect larger than {worth:g}"
+    return "undecided"
