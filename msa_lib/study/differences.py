@@ -1,4 +1,4 @@
-"""How rows differ over seeds, as the pages that no printed table asks for show it: gap, interval, what could be seen."""
+"""How rows differ over seeds, for pages that no printed table asks for: gap, interval, what could have been seen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def by_seed(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
 def paired(values: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """The gap a - b of each pair of labels over the seeds that both have, in the order given.
 
-    Columns: what; gap; low, high: its 95 % interval; n seeds; p of no gap, p_holm over all pairs; smallest: the true gap
-    that these seeds would have shown in 80 % of cases, after Holm. A label without runs, or one seed, gives NaN.
+    Columns: what; gap; low, high: its 95 % interval; n seeds; p of no gap, p_holm over all pairs; smallest: the true
+    gap that these seeds would have shown in 80 % of cases, after Holm. A label without runs, or one seed, gives NaN.
     """
     lines = []
     for what, (a, b) in pairs.items():

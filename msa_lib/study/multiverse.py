@@ -18,7 +18,8 @@ from scipy import stats
 
 from msa_lib.data import Dataset
 from msa_lib.models import MODELS, build_model
-from papers_check.gaps import load_gaps
+from papers_check.checks.gaps import load_gaps
+from papers_check.judge.intervals import holm
 
 FIXED = ("bert", "pair_weights", "modalities")  # what the text encoder is, a triple, which modalities there are
 FACTORS = (0.5, 2.0)  # a number that is open is halved and doubled
@@ -95,9 +96,7 @@ def shares(universes: Mapping[str, Mapping], values: Mapping[str, float]) -> pd.
         share = (total - within - freedom * noise) / (total + noise)
         lines.append((switch, share, float(stats.f_oneway(*groups).pvalue)))
     table = pd.DataFrame(lines, columns=["switch", "share", "p"])
-    order = table["p"].argsort().to_numpy()
-    raised = table["p"].to_numpy()[order] * np.arange(len(table), 0, -1)
-    table.loc[order, "p_holm"] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    table["p_holm"] = holm(table["p"])
     return table.sort_values("share", ascending=False, ignore_index=True)
 
 

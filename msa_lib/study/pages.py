@@ -136,6 +136,7 @@ ABLATION_DETAIL = ("no_routing (concat)", "no_routing, no_rec_loss", "no_usf (g=
                    "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point")  # fmt: skip
 
 PAGES: dict[str, Page] = {
+    "start_here": Page("Start here: the tour", "mosi", {}),
     "sanity": Page("Sanity before any table", "mosi", {}),
     "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
     "amsgfn_table2_mosi": Page(
