@@ -178,6 +178,8 @@ PER_MODALITY = ("features.proj", "ccam.heads", "to_modality")
 IDLE = {("amsgfn", one): ("ccam.", "scorer.", "layers.0.cma.", "layers.0.gate.") for one in "TVA"}  # nothing to weigh
 IDLE |= {("amsgfn", f"{one}-oriented, s=1"): ("scorer.",) for one in "tva"}
 IDLE |= {("amsgfn", "s=1, dynamic p"): ("scorer.",), ("dsrf", "Eq. 13 only"): ("gate.",)}
+DEAD = ("purify.2.lstm.", "purify.2.score.", "purify.2.compare.0.weight")  # a ReLU on one number, and here it is 0
+IDLE |= {("mim", label): DEAD for label in MODELS["mim"].VARIANTS}
 IDLE |= {("mmim", label): ("entropy_maps.",) for label in ("full", "as released", "as in MMSA")}  # needs a memory
 IDLE |= {  # labels for them are in the procedure's memory
     ("self_mm", label): ("heads.text.", "heads.audio.", "heads.vision.") for label in MODELS["self_mm"].VARIANTS

@@ -30,6 +30,7 @@ from msa_lib.models.dsrf import DSRF
 from msa_lib.models.fdmer import FDMER
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
+from msa_lib.models.mim import MIM
 from msa_lib.models.misa import MISA
 from msa_lib.models.mmim import MMIM
 from msa_lib.models.mods import MODS
@@ -54,6 +55,7 @@ MODELS: dict[str, type] = {
     "fdmer": FDMER,
     "lmf": LMF,
     "mfn": MFN,
+    "mim": MIM,
     "misa": MISA,
     "mmim": MMIM,
     "mods": MODS,
