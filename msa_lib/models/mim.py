@@ -78,7 +78,7 @@ CARD = Card(
     ours="The non-linearity is ReLU (it and Tanh are comments there). The penalty is the mean over steps and samples, "
     "summed over modalities. Both gradients are taken before either optimiser steps. No noise at evaluation: a gate "
     "is open if it would be at the median draw. Padding is masked; gates have room for the data's longest sequence. "
-    "What a sample lacks is in no loss, and counts 1 in the product. Text features are given (the code trains BERT "
+    "What a sample lacks is in no loss, and counts 1 in the product; a text of one token is lacking. Text features are given (the code trains BERT "
     "along: bert=finetune). CH-SIMS and its v2 have MOSI's settings.",
     choices=("activation", "softening", "noise", "forwards", "bert", "alignment"),
 )
@@ -186,12 +186,12 @@ class TwoOptimisers(Procedure):
     def at_one_point(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.loss(batch, self.network(batch))
         first, second = self.halves(terms)
-        gradients = torch.autograd.grad(first, self.gates, retain_graph=True)
-        self.drop_gradients()
-        second.backward()
-        kept = [(p, p.grad) for p in self.network.parameters()]
-        self.descend_by(zip(self.gates, gradients, strict=True), "gates")
-        self.descend_by(kept, "main")
+        gradients = self.gradients(first, retain_graph=True, inputs=self.gates), self.gradients(second)
+        for optimiser, held in zip(("gates", "main"), gradients, strict=True):
+            for parameter, gradient in held:
+                parameter.grad = gradient
+            self.clip(optimiser)
+            self.optimisers[optimiser].step()
         return terms
 
     def one_after_the_other(self, batch: Batch) -> dict[str, Tensor]:
@@ -205,12 +205,11 @@ class TwoOptimisers(Procedure):
         first = self.network.c.penalty * terms["penalty"] + terms["pure"]
         return first, terms["total"] - first
 
-    def descend_by(self, gradients, optimiser: str) -> None:
+    def gradients(self, loss: Tensor, **how) -> list[tuple[nn.Parameter, Tensor | None]]:
+        """Of every parameter. Not by `autograd.grad`, whose results can lie in memory as a fused optimiser misreads."""
         self.drop_gradients()
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        self.clip(optimiser)
-        self.optimisers[optimiser].step()
+        loss.backward(**how)
+        return [(parameter, parameter.grad) for parameter in self.network.parameters()]
 
 
 # ----------------------------------------------------------------------------------------------------------- the model
