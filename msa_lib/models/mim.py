@@ -78,8 +78,8 @@ CARD = Card(
     ours="The non-linearity is ReLU (it and Tanh are comments there). The penalty is the mean over steps and samples, "
     "summed over modalities. Both gradients are taken before either optimiser steps. No noise at evaluation: a gate "
     "is open if it would be at the median draw. Padding is masked; gates have room for the data's longest sequence. "
-    "What a sample lacks is in no loss, and counts 1 in the product; a text of one token is lacking. Text features are given (the code trains BERT "
-    "along: bert=finetune). CH-SIMS and its v2 have MOSI's settings.",
+    "What a sample lacks is in no loss, and counts 1 in the product; a text of one token is lacking. Text features "
+    "are given (the code trains BERT along: bert=finetune). CH-SIMS and its v2 have MOSI's settings.",
     choices=("activation", "softening", "noise", "forwards", "bert", "alignment"),
 )
 
