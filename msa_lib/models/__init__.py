@@ -34,6 +34,7 @@ from msa_lib.models.mim import MIM
 from msa_lib.models.misa import MISA
 from msa_lib.models.mmim import MMIM
 from msa_lib.models.mods import MODS
+from msa_lib.models.msg import MSG
 from msa_lib.models.mult import MulT
 from msa_lib.models.parts.layers import Output
 from msa_lib.models.prisa import PriSA
@@ -59,6 +60,7 @@ MODELS: dict[str, type] = {
     "misa": MISA,
     "mmim": MMIM,
     "mods": MODS,
+    "msg": MSG,
     "mult": MulT,
     "prisa": PriSA,
     "self_mm": SelfMM,

@@ -97,7 +97,7 @@ RECIPES = {
     "sims": _recipe(1e-5, 32, 64, 3, 0.01, 1e-2, 25),
     "simsv2": _recipe(1e-5, 32, 128, 4, 0.01, 1e-2, 25),
 }
-SMALL = {"d": 16, "heads": 2, "n_layers": 1}
+SMALL = {"d": 16, "heads": 2, "n_layers": 2}  # one layer has no way back to the auxiliaries
 
 
 class Trace(NamedTuple):
