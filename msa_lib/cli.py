@@ -12,7 +12,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 DATA_HELP = (
-    "planted, planted-mosi|mosei|sims|simsv2, mosi|mosei|sims|simsv2 (with --root), or a path; options after '?'"
+    "planted, planted-mosi|mosei|sims|simsv2, mosi|mosei|sims|simsv2 (with --root), or a path; options after '?', "
+    "such as planted?design=fusion&seed=run"
 )
 
 
@@ -164,6 +165,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
 
 
 def _run(options) -> int:
+    from msa_lib.data.planted import drawn_by
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
     from msa_lib.runs.identity import dataset_of
@@ -180,7 +182,7 @@ def _run(options) -> int:
     values = assignments(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
     train = {name: value for name, value in values.items() if name in settings}
     switches = {name: value for name, value in values.items() if name not in settings}
-    seeds = (options.seeds or [1111]) if options.model in MODELS else [0]
+    seeds = (options.seeds or [1111]) if options.model in MODELS or drawn_by(options.data, 0) != options.data else [0]
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise ValueError(f"--seeds names {twice[0]} more than once; expected every seed once.")
     root = options.root and str(Path(options.root).resolve())
@@ -200,7 +202,7 @@ def _run(options) -> int:
         print(table.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
         if rule := ", ".join(sorted(set(done["selection"]) - {""})):
             print(f"Epoch kept by: {rule}.")
-    for note in dataset_of(options.data, root).notes:
+    for note in dataset_of(wanted[0].data, root).notes:
         print(f"Note: {note}")
     return int((rows["status"] == "failed").any())
 

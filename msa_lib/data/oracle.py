@@ -1,14 +1,34 @@
-"""The best that can be predicted from planted data, given what is known of them: ceilings for the notebooks."""
+"""The best that can be predicted from planted data, given what is known of them: ceilings for the notebooks.
+
+`oracle_prediction` is for design=selection, sample by sample. `ceilings` is for every design: the error that remains at
+each level of knowledge, in closed form given the readings of a large draw, and `gain` what one level is worth over
+another. Levels: nothing | dominant alone | fixed weights: the best linear use of the means of the readings, the same
+in all samples | no cue: the best use whatever, not knowing what the mechanism is there to find out | cue: knowing it |
+truth: knowing all but the sentiment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import log_softmax, ndtr, ndtri
 from torch import Tensor
 
+from msa_lib.data.designs import (
+    AMBIGUITY_NOISE,
+    AUX_NOISE,
+    CLEAR_READING,
+    CONTRADICTED,
+    EVEN_READING,
+    FACTOR_NOISE,
+    FLIPPED,
+    SPOILT_READING,
+    TEXT_NOISE,
+)
 from msa_lib.data.planted import ORACLE, Planted, draw, label_counts
 
 
@@ -31,23 +51,38 @@ def oracle_prediction(
     noise, sign, prior = _hypotheses(known, recipe, knows)
     z, noise, sign = (x[..., list(modalities)].astype(np.float64) for x in (known["evidence"][:, None], noise, sign))
 
-    # Given noise levels and signs, s has a normal posterior; H hypotheses about them make a mixture of H normals.
+    return torch.from_numpy(_best(_posterior(z, noise, sign, prior), recipe.labels, loss).astype(np.float32))
+
+
+class Belief(NamedTuple):
+    """What is thought of s: a mixture of H normals for each sample, [N or 1,H] each."""
+
+    weight: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def _posterior(z: np.ndarray, noise: np.ndarray, sign: np.ndarray | float = 1.0, prior: np.ndarray | float = 0.0):
+    """Of s ~ N(0,1) from its readings z [N,H or 1,R], of these noise levels and signs under each of H hypotheses, whose
+    log prior is `prior` [H]: given noise and sign it is normal, so H hypotheses make a mixture of H normals."""
     r = noise**2 / (1 + noise**2)
     precision = 1 + (1 / noise**2).sum(-1)
     mean = (sign * z * np.sqrt(1 + noise**2) / noise**2).sum(-1) / precision  # [N,H]
     log_likelihood = -0.5 * ((z**2 / r + np.log(r)).sum(-1) + np.log(precision) - mean**2 * precision)
-    weight = np.exp(log_softmax(log_likelihood + prior, axis=-1))
+    return Belief(np.exp(log_softmax(log_likelihood + prior, axis=-1)), mean, precision**-0.5)
 
-    values, counts = label_counts(recipe.labels)
+
+def _best(belief: Belief, labels: str, loss: str) -> np.ndarray:
+    """The label [N] that is best in mean absolute (l1) or squared (mse) error."""
+    weight, mean, sd = belief
+    values, counts = label_counts(labels)
     edges = ndtri(np.cumsum(counts)[:-1] / counts.sum())  # of s, between neighbouring labels
-    below = np.column_stack([(weight * ndtr((edge - mean) * np.sqrt(precision))).sum(-1) for edge in edges])
+    below = np.column_stack([(weight * ndtr((edge - mean) / sd)).sum(-1) for edge in edges])
     if loss == "l1":
-        best = values[(below < 0.5).sum(-1)]
-    elif loss == "mse":
-        best = np.diff(below, axis=1, prepend=0.0, append=1.0) @ values
-    else:
-        raise ValueError(f"The oracle has no loss {loss!r}: expected l1 or mse.")
-    return torch.from_numpy(best.astype(np.float32))
+        return values[(below < 0.5).sum(-1)]
+    if loss == "mse":
+        return np.diff(below, axis=1, prepend=0.0, append=1.0) @ values
+    raise ValueError(f"The oracle has no loss {loss!r}: expected l1 or mse.")
 
 
 def _hypotheses(
@@ -65,3 +100,136 @@ def _hypotheses(
         contradicts = np.arange(3) == known["rival"][:, None]
         return noise, np.stack([np.ones(contradicts.shape), np.where(contradicts, -1.0, 1.0)], axis=1), 0.0
     raise ValueError(f"The oracle cannot know {knows!r}: expected truth, noise or evidence.")
+
+
+# ------------------------------------------------------------------------------------------------ all designs: ceilings
+
+
+def ceilings(recipe: Planted, n: int = 4000) -> dict[str, np.ndarray]:
+    """level of knowledge -> absolute errors [n] of the best prediction, on a draw that no split holds."""
+    recipe = replace(recipe, seed=recipe.seed + 1)  # the same distribution, other samples
+    known = draw(recipe, ORACLE, n)
+    nothing = Belief(np.ones((1, 1)), np.zeros((n, 1)), np.ones((1, 1)))
+    beliefs = {"nothing": nothing} | LEVELS[recipe.design](recipe, known)
+    return {level: np.abs(_best(b, recipe.labels, "l1") - known["labels"]) for level, b in beliefs.items()}
+
+
+class Gain(NamedTuple):
+    """What a level of knowledge is worth over another, in MAE: the estimate and its 95 % interval over samples."""
+
+    gain: float
+    low: float
+    high: float
+
+
+def gain(errors: Mapping[str, np.ndarray], without: str, having: str) -> Gain:
+    """From the errors of `ceilings`; paired, so that equal predictions give exactly 0, 0, 0."""
+    less = errors[without] - errors[having]
+    reach = 1.96 * less.std(ddof=1) / np.sqrt(len(less))
+    return Gain(float(less.mean()), float(less.mean() - reach), float(less.mean() + reach))
+
+
+def _linear(s: np.ndarray, readings: np.ndarray) -> Belief:
+    """The best linear use of readings [N,R], fitted on the N samples themselves: N is large."""
+    x = np.column_stack([readings, np.ones(len(s))])
+    mean = x @ np.linalg.lstsq(x, s, rcond=None)[0]
+    return Belief(np.ones((1, 1)), mean[:, None], np.full((1, 1), (s - mean).std()))
+
+
+def _halves(*parts: tuple[np.ndarray, Belief]) -> Belief:
+    """Several beliefs, each with its weight [N] in each sample."""
+    weights = np.concatenate([weight[:, None] * belief.weight for weight, belief in parts], 1)
+    means = np.concatenate([belief.mean for _, belief in parts], 1)
+    sds = np.concatenate([np.broadcast_to(belief.sd, belief.mean.shape) for _, belief in parts], 1)
+    return Belief(weights, means, sds)
+
+
+def _sum_of_parts(z_text: np.ndarray, z_aux: np.ndarray | None) -> Belief:
+    """s = (a + b) / 2^1/2, a read from text and b from the auxiliaries, or b unknown."""
+    a = _posterior(z_text[:, None, None], np.array([TEXT_NOISE]))
+    b = Belief(np.ones((1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
+    if z_aux is not None:
+        b = _posterior(z_aux[:, None], np.full(2, AUX_NOISE))
+    return Belief(np.ones((1, 1)), (a.mean + b.mean) / np.sqrt(2), np.sqrt((a.sd**2 + b.sd**2) / 2) * np.ones((1, 1)))
+
+
+def _selection_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    z = known["evidence"]
+    p = known["dominant"][:, None]
+    alone = np.take_along_axis(z, p, 1)[:, None], np.take_along_axis(known["noise"], p, 1)[:, None]
+    levels = {
+        level: _posterior(z[:, None], *_hypotheses(known, recipe, knows))
+        for level, knows in (("no cue", "evidence"), ("cue", "noise"), ("truth", "truth"))
+    }
+    if recipe.cue == "hidden" or recipe.control == "negative":
+        levels["cue"] = levels["no cue"]
+    return {"dominant alone": _posterior(*alone), "fixed weights": _linear(known["signal"], z)} | levels
+
+
+def _keyed_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    """fusion, alignment: which of two halves of the steps tells b?"""
+    text, aux, decoy, n = known["evidence"][:, 0], known["evidence"][:, 1:], known["decoy"], len(known["signal"])
+    alone, told, half = _sum_of_parts(text, None), _sum_of_parts(text, aux), np.full(n, 0.5)
+    either = _halves((half, told), (half, _sum_of_parts(text, decoy)))
+    levels = {"dominant alone": alone, "fixed weights": _linear(known["signal"], np.column_stack([text, aux + decoy]))}
+    if recipe.control == "negative":
+        lost = alone if recipe.design == "fusion" else either
+        return levels | {"no cue": lost, "cue": lost, "truth": alone if recipe.design == "fusion" else told}
+    return levels | {"no cue": either, "cue": told, "truth": told}
+
+
+def _gate_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    text, match = known["evidence"][:, 0], known["match"][:, None]
+    told = np.where(match, known["evidence"][:, 1:], known["decoy"])
+    alone, trusting, half = _sum_of_parts(text, None), _sum_of_parts(text, told), np.full(len(text), 0.5)
+    knowing = _halves((known["match"] * 1.0, trusting), (1.0 - known["match"], alone))
+    either = trusting if recipe.control == "negative" else _halves((half, trusting), (half, alone))
+    levels = {"dominant alone": alone, "fixed weights": _linear(known["signal"], np.column_stack([text, told]))}
+    return levels | {"no cue": either, "cue": knowing, "truth": knowing}
+
+
+def _factor_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    z, noise = known["evidence"][:, None], np.full(3, FACTOR_NOISE)
+    share = len(FLIPPED) / recipe.contexts if recipe.control == "positive" else 1e-12
+    signs = np.array([1.0, -1.0])[:, None] * np.ones(3)
+    knowing = _posterior(z, noise, known["flip"][:, None, None])
+    unknown = _posterior(z, np.broadcast_to(noise, (2, 3)), signs, np.log([1 - share, share]))
+    levels = {"dominant alone": _posterior(z[..., :1], noise[:1], known["flip"][:, None, None])}
+    levels |= {"fixed weights": _linear(known["signal"], known["evidence"])}
+    return levels | {"no cue": unknown, "cue": knowing, "truth": knowing}
+
+
+def _ambiguity_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    z, noise = known["evidence"][:, None], np.full(3, AMBIGUITY_NOISE)
+    signs = np.concatenate([np.ones((1, 3)), 1 - 2 * np.eye(3)])
+    prior = np.log([1 - CONTRADICTED] + [CONTRADICTED / 3] * 3)
+    own = np.where(np.arange(3) == known["conflict_modality"][:, None], -1.0, 1.0)[:, None]
+    unknown = _posterior(z, np.broadcast_to(noise, (4, 3)), signs, prior)
+    knowing = _posterior(z, noise, own)
+    levels = {"dominant alone": _posterior(z[..., :1], noise[:1], own[..., :1])}
+    levels |= {"fixed weights": _linear(known["signal"], known["evidence"])}
+    return levels | {"no cue": unknown, "cue": knowing if recipe.control == "positive" else unknown, "truth": knowing}
+
+
+def _uncertainty_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
+    z = np.column_stack([known["evidence"], known["second"]])  # [N,6]
+    noise = np.column_stack([known["noise"], known["noise_second"]])
+    spoilt = (np.arange(8)[:, None] >> np.arange(3) & 1).astype(bool)  # [H,M]: whether the first reading is
+    possible = np.where(np.concatenate([spoilt, ~spoilt], 1), SPOILT_READING, CLEAR_READING)
+    if recipe.control == "negative":
+        possible = np.full((1, 6), EVEN_READING)
+    knowing = _posterior(z[:, None], noise[:, None])
+    levels = {"dominant alone": _posterior(z[:, None, [0, 3]], noise[:, None, [0, 3]])}  # text
+    levels |= {"fixed weights": _linear(known["signal"], z), "no cue": _posterior(z[:, None], possible)}
+    return levels | {"cue": knowing, "truth": knowing}
+
+
+LEVELS = {
+    "selection": _selection_levels,
+    "fusion": _keyed_levels,
+    "gate": _gate_levels,
+    "alignment": _keyed_levels,
+    "factors": _factor_levels,
+    "ambiguity": _ambiguity_levels,
+    "uncertainty": _uncertainty_levels,
+}

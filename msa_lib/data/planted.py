@@ -43,6 +43,7 @@ SCALES = {"mosi": "mosi", "mosei": "mosi", "sims": "sims", "simsv2": "sims"}  # 
 CLIPS_PER_VIDEO = 10
 EVIDENCE, CONTEXT, CUE, FRAME = 0.6, 0.45, 0.4, 0.5  # standard deviation of each part of X, per entry
 DIRECTIONS, ORACLE = 0, 4  # random streams; 1, 2, 3 are train, valid, test
+DESIGN_NAMES = ("selection", "fusion", "gate", "alignment", "factors", "ambiguity", "uncertainty")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Planted:
     noisy: tuple[float, float] = (1.0, 3.0)  # of all others
     conflict: float = 0.2  # share of samples in which a rival contradicts; as many have a rival that agrees
     contexts: int = 6
-    cue: str = "visible"  # whether the features show the noise level: visible, hidden
+    cue: str = "visible"  # whether the features show the noise level: visible, hidden; of design=selection
+    design: str = "selection"  # the mechanism that has a job: selection, or one of `designs.DESIGNS`
+    control: str = "positive"  # positive, or negative: the same design with nothing in it that the mechanism can use
 
     def __post_init__(self) -> None:
         need, hold = 2 + (self.contexts + 1) // 2, f"to hold evidence, cue and {self.contexts} contexts"
@@ -85,10 +88,23 @@ class Planted:
             *((0 < r[0] <= r[1] < np.inf, k, "low,high with 0 < low <= high") for k, r in self._ranges.items()),
             (0 <= self.conflict <= 0.5, "conflict", "in [0, 0.5]"),
             (self.cue in ("visible", "hidden"), "cue", "visible or hidden"),
+            (self.design in DESIGN_NAMES, "design", f"one of {', '.join(DESIGN_NAMES)}"),
+            (self.control in ("positive", "negative"), "control", "positive or negative"),
         )
         for good, name, expected in checks:
             if not good:
                 raise ValueError(f"The planted recipe has {name}={getattr(self, name)!r}; expected {expected}.")
+        if unused := self._unused():
+            raise ValueError(
+                f"The planted recipe has {unused}={getattr(self, unused)!r}, for which design={self.design} has no use; "
+                f"expected it to be left out."
+            )
+
+    def _unused(self) -> str:
+        """An option that this design has no use for and that was set nevertheless."""
+        usual = {f.name: f.default for f in fields(self)}
+        own = () if self.design == "selection" else ("shares", "clear", "rival", "noisy", "conflict", "contexts", "cue")
+        return next((name for name in own if getattr(self, name) != usual[name]), "")
 
     @property
     def _ranges(self) -> dict[str, tuple[float, float]]:
@@ -122,8 +138,23 @@ def recipe_of(name: str, options: Mapping[str, str] | None = None) -> Planted:
     return replace(PRESETS[base], **{key: _parse(key, text, defaults[key]) for key, text in texts.items()})
 
 
+def drawn_by(name: str, seed: int) -> str:
+    """The data of a run of this seed: "planted?seed=run" means that each run draws its own, by its own seed.
+
+    Any other name stays as it is.
+    """
+    from msa_lib.data import split_options
+
+    base, options = split_options(name)
+    if base not in PRESETS or options.get("seed") != "run":
+        return name
+    return f"{base}?" + "&".join(f"{key}={seed if key == 'seed' else text}" for key, text in options.items())
+
+
 def _parse(key: str, text: str, default):
     """Text to a value of the default's type."""
+    if (key, text) == ("seed", "run"):
+        raise ValueError("Option seed='run' stands for the seed of each run, and here is no run: expected a number.")
     try:
         if isinstance(default, bool):
             return {"yes": True, "no": False}[text]
@@ -173,8 +204,10 @@ def facts(recipe: Planted, split: str) -> dict[str, np.ndarray]:
 
 def draw(recipe: Planted, stream: int, n: int) -> dict[str, np.ndarray]:
     """The facts of `n` samples from one of the random streams."""
+    if recipe.design != "selection":
+        return designs.draw(recipe, stream, n)
     # One row of uniform numbers per sample: so the first samples do not depend on how many follow.
-    uniform = np.maximum(_rng(recipe, stream, 0).random((n, 15)), 2.0**-54)
+    uniform = np.maximum(rng_of(recipe, stream, 0).random((n, 15)), 2.0**-54)
     (u_signal, u_dominant, u_rival, u_which, u_sign, u_context, u_length) = uniform[:, :7].T
     u_noise, u_eps, u_jitter = uniform[:, 7:10], uniform[:, 10:13], uniform[:, 13:15]
 
@@ -193,7 +226,7 @@ def draw(recipe: Planted, stream: int, n: int) -> dict[str, np.ndarray]:
 
     return {
         "signal": signal,
-        "labels": _label(recipe.labels, u_signal),
+        "labels": labels_of(recipe.labels, u_signal),
         "dominant": dominant,
         "noise": noise,
         "rival": rival,
@@ -202,12 +235,12 @@ def draw(recipe: Planted, stream: int, n: int) -> dict[str, np.ndarray]:
         "evidence": evidence,
         "quality": _quality(recipe, noise),
         "context": np.minimum((u_context * recipe.contexts).astype(np.int64), recipe.contexts - 1),
-        "lengths": _lengths(recipe, u_length, u_jitter),
-        "unimodal_labels": _label(recipe.labels, ndtr(evidence)),
+        "lengths": lengths_of(recipe, u_length, u_jitter),
+        "unimodal_labels": labels_of(recipe.labels, ndtr(evidence)),
     }
 
 
-def _rng(recipe: Planted, *key: int) -> np.random.Generator:
+def rng_of(recipe: Planted, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(recipe.seed, spawn_key=key)))
 
 
@@ -218,14 +251,14 @@ def _pick(uniform: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
 
 def _quality(recipe: Planted, noise: np.ndarray) -> np.ndarray:
     """-log nu, scaled to [-1,1] over the recipe's ranges; 1 is clearest. Zeros when the cue is hidden."""
-    if recipe.cue == "hidden":
+    if recipe.cue == "hidden" or recipe.control == "negative":
         return np.zeros_like(noise)
     bounds = np.log([bound for limits in recipe._ranges.values() for bound in limits])
     middle, half = (bounds.max() + bounds.min()) / 2, (bounds.max() - bounds.min()) / 2
     return (middle - np.log(noise)) / (half or 1.0)
 
 
-def _lengths(recipe: Planted, u_length: np.ndarray, u_jitter: np.ndarray) -> np.ndarray:
+def lengths_of(recipe: Planted, u_length: np.ndarray, u_jitter: np.ndarray) -> np.ndarray:
     """[N,M] valid steps. Log-normal like MOSI's transcripts (mean 15.4, 95 % at most 32 tokens), cut at the padding."""
     spread = 0.53
     share = recipe.fill * np.exp(spread * ndtri(u_length) - spread**2 / 2)
@@ -245,7 +278,7 @@ def label_counts(labels: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(values), np.array(counts)
 
 
-def _label(labels: str, quantile: np.ndarray) -> np.ndarray:
+def labels_of(labels: str, quantile: np.ndarray) -> np.ndarray:
     """Quantiles in (0,1) -> labels of the real distribution."""
     values, counts = label_counts(labels)
     return values[np.searchsorted(np.cumsum(counts)[:-1] / counts.sum(), quantile, side="right")]
@@ -257,10 +290,15 @@ def _directions(recipe: Planted, m: int) -> tuple[np.ndarray, np.ndarray, np.nda
     Contexts 2i and 2i+1 are the two ends of axis i: six fit in three dimensions, each linearly separable from the rest.
     """
     axes = (recipe.contexts + 1) // 2
-    q, r = np.linalg.qr(_rng(recipe, DIRECTIONS, m).standard_normal((recipe.dims[m], 2 + axes)))
-    q = (q * np.sign(np.diag(r))).T.astype(np.float32)
+    q = axes_of(recipe, m, 2 + axes)
     ends = np.stack([q[2:], -q[2:]], axis=1).reshape(2 * axes, -1)
     return q[0], q[1], ends[: recipe.contexts]
+
+
+def axes_of(recipe: Planted, m: int, k: int) -> np.ndarray:
+    """[k,D] float32, orthonormal: what modality m can say."""
+    q, r = np.linalg.qr(rng_of(recipe, DIRECTIONS, m).standard_normal((recipe.dims[m], k)))
+    return (q * np.sign(np.diag(r))).T.astype(np.float32)
 
 
 def _features(recipe: Planted, stream: int, m: int, known: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -271,10 +309,10 @@ def _features(recipe: Planted, stream: int, m: int, known: Mapping[str, np.ndarr
     valid = np.arange(steps) < length[:, None]
     scale = np.float32(np.sqrt(dim))
 
-    x = _rng(recipe, stream, 2, m).random((length.sum(), dim), dtype=np.float32)
+    x = rng_of(recipe, stream, 2, m).random((length.sum(), dim), dtype=np.float32)
     x -= np.float32(0.5)
     x *= np.float32(FRAME * np.sqrt(12))
-    gained = _gains(_rng(recipe, stream, 1, m), length, valid) * known["evidence"][:, m, None]
+    gained = _gains(rng_of(recipe, stream, 1, m), length, valid) * known["evidence"][:, m, None]
     x += gained[valid].astype(np.float32)[:, None] * (evidence * (scale * np.float32(EVIDENCE)))
     constant = contexts[known["context"]] * (scale * np.float32(CONTEXT))
     constant += known["quality"][:, m].astype(np.float32)[:, None] * (cue * (scale * np.float32(CUE)))
@@ -296,7 +334,8 @@ def _gains(rng: np.random.Generator, length: np.ndarray, valid: np.ndarray) -> n
 def _split(recipe: Planted, split: str) -> Split:
     known = facts(recipe, split)
     stream = 1 + SPLITS.index(split)
-    features = {name: torch.from_numpy(_features(recipe, stream, m, known)) for m, name in enumerate(MODALITIES)}
+    made = _features if recipe.design == "selection" else designs.features
+    features = {name: torch.from_numpy(made(recipe, stream, m, known)) for m, name in enumerate(MODALITIES)}
     position = np.arange(len(known["labels"]))
     video = (stream - 1) * 100_000 + position // CLIPS_PER_VIDEO
     truth = {key: value for key, value in known.items() if key not in ("labels", "lengths", "unimodal_labels")}
@@ -317,3 +356,6 @@ def _sentences(evidence: np.ndarray, context: np.ndarray) -> tuple[str, ...]:
     tone = np.digitize(evidence, (-1.2, -0.3, 0.3, 1.2))
     pairs = enumerate(zip(tone, context, strict=True))
     return tuple(f"[planted {i}] {tones[t]} words; context {c}" for i, (t, c) in pairs)
+
+
+from msa_lib.data import designs  # noqa: E402  it builds on the above

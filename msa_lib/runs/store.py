@@ -41,6 +41,7 @@ from torch import nn
 
 from msa_lib import __version__
 from msa_lib.data import Dataset
+from msa_lib.data.planted import drawn_by
 from msa_lib.models import MODELS, build_model
 from msa_lib.reference import REFERENCES
 from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, run_id
@@ -60,7 +61,10 @@ class RunFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """What is asked for. `label` is the name of the row it belongs to; it does not change the run."""
+    """What is asked for. `label` is the name of the row it belongs to; it does not change the run.
+
+    `data` with seed=run becomes the planted data that this run's seed draws: its name and parameters say so.
+    """
 
     model: str
     data: str
@@ -70,6 +74,9 @@ class Run:
     root: str | None = None
     device: str = "cpu"
     label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", drawn_by(self.data, self.seed))
 
 
 def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, report=None) -> dict:
