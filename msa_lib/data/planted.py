@@ -96,7 +96,7 @@ class Planted:
                 raise ValueError(f"The planted recipe has {name}={getattr(self, name)!r}; expected {expected}.")
         if unused := self._unused():
             raise ValueError(
-                f"The planted recipe has {unused}={getattr(self, unused)!r}, for which design={self.design} has no use; "
+                f"The planted recipe has {unused}={getattr(self, unused)!r}, of no use to design={self.design}; "
                 f"expected it to be left out."
             )
 
