@@ -159,7 +159,7 @@ def test_full_scale_takes_what_the_paper_states():
     assert "full, lr 1e-3" not in quick  # that is the rate of the scale anyway
     ablation = [{r.label for r in study.runs_of("dsrf_table3_ablation", SMOKE, None, data, 1, scale)}
                 for scale in ("quick", "full")]  # fmt: skip
-    assert ablation[1] - ablation[0] == set(pages.ABLATION_DETAIL)
+    assert ablation[1] - ablation[0] == {*pages.ABLATION_DETAIL, *pages.ADAM}
 
 
 def test_split_sizes_from_label_tables(tmp_path):

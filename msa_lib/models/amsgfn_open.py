@@ -93,6 +93,8 @@ VARIANTS: dict[str, dict] = {
     "T+V": {"modalities": "tv"},
     "T+A": {"modalities": "ta"},
     "w/o CCAM": {"ccam": False},  # Table 6: L_cor stays
+    "shared space downstream": {"shared_space": "downstream"},  # section 2.1: what is aligned is what is fused
+    "w/o CCAM, downstream": {"shared_space": "downstream", "ccam": False},  # the projections stay, L_align goes
     "t-oriented": {"select": "fixed:t"},  # s is still computed and used in Eq. 5
     "v-oriented": {"select": "fixed:v"},
     "a-oriented": {"select": "fixed:a"},

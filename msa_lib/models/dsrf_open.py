@@ -89,8 +89,8 @@ class DSRFConfig:
     dri_detach: bool = True  # the target of Eq. 12 is a constant; otherwise the encoders may shrink H
 
     # 3.6 USF
-    usf: Literal["on", "mean", "half_gate"] = (
-        "on"  # mean: "equal-weighted fusion" (4.4, iv); half_gate: Eq. 14, g = 1/2
+    usf: Literal["on", "mean", "half_gate", "flat"] = (
+        "on"  # mean: "equal-weighted fusion" (4.4, iv); half_gate: Eq. 14, g = 1/2; flat: Eqs. 13 and 14, weights equal
     )
     perturb: Literal["drop", "gauss", "shuffle"] = "drop"  # of r_a, for u_e
     sigma: float = 0.5  # perturb=gauss, in units of the vector's deviation
@@ -129,6 +129,7 @@ VARIANTS: dict[str, dict] = {
     "no_routing, no_rec_loss": {"routing": "mean", "keep_rec": False},
     "no_usf": {"usf": "mean"},
     "no_usf (g=1/2)": {"usf": "half_gate"},
+    "no_usf (matched scale)": {"usf": "flat"},
     "no_rec_loss": {"keep_rec": False},
     "wide vector": {"hsf": "wide"},  # controls
     "random roles": {"factor_roles": "random"},
@@ -143,6 +144,15 @@ VARIANTS: dict[str, dict] = {
     "literal Eq. 6": {"noise_cl": "literal", "mask_self": False},
     "literal Eq. 15": {"calib": "all"},
     "literal Eq. 17": {"usf_entropy": "literal", "w_usf": 1.0},
+    "sign of Eq. 17": {"usf_entropy": "literal"},
+    "w_usf = 1": {"w_usf": 1.0},
+    "literal uncertainties": {"unc_scale": "literal"},  # norm and entropy of section 3.6 as printed
+    "sums in Eqs. 2 and 12": {"norm_sum": True},  # squared norms as printed
+    "gradient through r_e": {"detach_e": False},  # the paper names no stop-gradient: each of ours, and all, let through
+    "gradient through the routing": {"detach_routing": False},
+    "gradient into H of Eq. 12": {"dri_detach": False},
+    "gradient into uncertainties": {"unc_grad": "flow"},
+    "no stop-gradients": {"detach_e": False, "detach_routing": False, "dri_detach": False, "unc_grad": "flow"},
     "Eq. 13 only": {"usf_form": "eq13"},
     "Eq. 14 only": {"usf_form": "eq14"},
     "literal fusion input": {"fuse_input": "usf_only"},
@@ -337,6 +347,13 @@ def gauss(net, r_e: Tensor, r_a: Tensor) -> Tensor:
     return (r_e + r_a)[:, :, None] + spread[:, :, None] * draws
 
 
+def flat(net, R: Tensor, here: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    """usf=flat: the form and scale of Eqs. 13 and 14, where all uncertainties are equal: alpha = 1/4, g = 1/2."""
+    _, _, alpha, _ = equal(net, R, here)
+    u14, _, _, _ = half_gate(net, R, here)
+    return net.form(R.mean(2), u14), None, alpha, None
+
+
 class AttentionFusion(nn.Module):
     """fuse=attention: a learned weight for every modality that is there."""
 
@@ -361,7 +378,7 @@ class TransformerFusion(nn.Module):
         return masked_mean(self.block(self.mix(slots), available), available)
 
 
-USF = {"mean": equal, "half_gate": half_gate}
+USF = {"mean": equal, "half_gate": half_gate, "flat": flat}
 PERTURB = {"shuffle": shuffled, "gauss": gauss}
 UNC_SCALE = {"literal": (lambda head, raw: head.entropy(raw), lambda d: 1.0)}
 SOURCE = {"raw": lambda calibrated, raw: raw}

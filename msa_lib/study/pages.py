@@ -118,8 +118,9 @@ MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
                   "w/o DMGF (dominant only)", "w/o TB", "w/o Cor", "full")  # fmt: skip
 CONTROL_ROWS = ("t-oriented, s=1", "v-oriented, s=1", "a-oriented, s=1", "random dominant", "argmin dominant",
-                "oracle dominant", "w/o both contrastive", "concat MLP")  # fmt: skip
-CONTROL_DETAIL = ("s=1, dynamic p", "s=1, trained p", "gate off")
+                "oracle dominant", "w/o both contrastive", "concat MLP", "gate off", "shared space downstream",
+                "w/o CCAM, downstream")  # fmt: skip
+CONTROL_DETAIL = ("s=1, dynamic p", "s=1, trained p")
 BESIDE_OTHERS = _variants("amsgfn", "full") | BASELINES | REFERENCE_ROWS
 DSRF_ROWS = {
     "full": ("dsrf", {}),
@@ -133,7 +134,11 @@ ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "
                  "one iteration", "literal Eq. 15", "mean readout")  # fmt: skip
 ABLATION_DETAIL = ("no_routing (concat)", "no_routing, no_rec_loss", "no_usf (g=1/2)", "random roles", "no L_ctx",
                    "no L_amb", "no L_n", "no independence", "literal Eq. 6", "literal Eq. 17", "Eq. 13 only",
-                   "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point")  # fmt: skip
+                   "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point",
+                   "no_usf (matched scale)", "sign of Eq. 17", "w_usf = 1", "literal uncertainties",
+                   "sums in Eqs. 2 and 12", "gradient through r_e", "gradient through the routing",
+                   "gradient into H of Eq. 12", "gradient into uncertainties", "no stop-gradients")  # fmt: skip
+ADAM = {"Adam with L2": ("dsrf", {"optimiser": "adam"})}  # AdamW is ours: the paper names no optimiser
 
 PAGES: dict[str, Page] = {
     "start_here": Page("Start here: the tour", "mosi", {}),
@@ -182,7 +187,7 @@ PAGES: dict[str, Page] = {
         _variants("dsrf", *ABLATION_ROWS) | REFERENCE_ROWS,
         "dsrf",
         3,
-        detail=_variants("dsrf", *ABLATION_DETAIL),
+        detail=_variants("dsrf", *ABLATION_DETAIL) | ADAM,
         tuned=ABLATION_ROWS[:9],  # those that can stand for a printed row
     ),
     "figure_routing": Page(

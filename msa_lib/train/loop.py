@@ -35,6 +35,7 @@ class TrainConfig:
     lr: float = 1e-4
     lr_encoder: float = 2e-5  # for a pretrained text encoder that is trained along
     weight_decay: float = 1e-3  # not on biases and norms
+    optimiser: Literal["adamw", "adam"] = "adamw"  # adam: the weight decay is an L2 term of the gradient
     clip: float = 1.0  # gradient norm; 0 turns it off
     epochs: int = 100
     patience: int = 10  # epochs without improvement on the selection rule

@@ -31,6 +31,8 @@ class Procedure:
 
     def __init__(self, network: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
         self.network, self.dataset, self.config = network, dataset, config
+        if config.optimiser != "adamw" and type(self).optimiser is not Procedure.optimiser:
+            raise ValueError(f"optimiser={config.optimiser!r}: {type(network).__name__} has an optimiser of its own.")
         self.optimisers: dict[str, torch.optim.Optimizer] = {"main": self.optimiser(self.groups())}
         self.schedules: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}  # stepped by whoever makes them
         self.companions: dict[str, nn.Module] = {}  # trained along, no part of the network that predicts
@@ -54,7 +56,8 @@ class Procedure:
         ]
 
     def optimiser(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, fused=True)
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.config.optimiser]
+        return kind(groups, fused=True)
 
     def begin_epoch(self, epoch: int) -> None:
         """Before an epoch, counted from 1; the network is in training mode. Parts may be frozen or put in eval mode."""
