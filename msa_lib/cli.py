@@ -1,4 +1,4 @@
-"""The command line, where everything meets: `msa run | tables | check | collect | data`. Each verb is a thin call."""
+"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`. Verbs are thin calls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import codecs
 import json
 import os
 import sys
+import time
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     tables.add_argument("--store", default="runs", metavar="DIR")
     tables.add_argument("--retry-failed", action="store_true", help="train failed runs again")
+
+    mechanisms = _verb(verbs, "mechanisms", _mechanisms, "train each mechanism against its ablation on planted designs")
+    mechanisms.add_argument("names", nargs="*", metavar="NAME", help="comparisons (default: all)")
+    mechanisms.add_argument("--seeds", type=_count, default=5, help="how many; each draws its own data (default: 5)")
+    mechanisms.add_argument("--draws", type=_count, help="instead: so many draws of the data, --seeds seeds on each")
+    mechanisms.add_argument("--scale", default="reference", help="smoke or reference (default)")
+    mechanisms.add_argument("--minutes", type=_count, help="begin no run after so many; the same command goes on")
+    mechanisms.add_argument("--csv", metavar="FILE", help="add the rows to this file, one per run")
+    mechanisms.add_argument("--store", default="runs", metavar="DIR")
 
     judge = _verb(verbs, "check", _check, "judge the printed numbers by the runs in a store; nothing is trained")
     judge.add_argument("--data", default="planted", help="as given to msa tables")
@@ -218,6 +228,28 @@ def _tables(options) -> int:
     )  # fmt: skip
     _write_json(options.json, outcomes)
     return int(any(outcome["status"] == "failed" for outcome in outcomes))
+
+
+def _mechanisms(options) -> int:
+    from tqdm import tqdm
+
+    from msa_lib.study import mechanisms
+
+    names = options.names or list(mechanisms.COMPARISONS)
+    runs = mechanisms.runs_of(names, options.seeds, options.scale, options.draws or 0)
+    until = options.minutes and time.time() + 60 * options.minutes
+    done = list(tqdm(mechanisms.trained(runs, options.store, until), total=len(runs), desc="mechanisms", unit="run"))
+    rows = mechanisms.rows_of(done, options.store)
+    _write_json(options.json, _records(rows))
+    if options.csv:
+        mechanisms.kept(rows, Path(options.csv))
+    if len(done) < len(runs):
+        print(f"{len(done)} of {len(runs)} runs are there; the same command goes on.", file=sys.stderr)
+    if len(rows):
+        means = rows.groupby(["design", "control", "model", "arm"])["mae"].agg(["mean", "std", "count"])
+        print("Test MAE on planted (synthetic) data; std is the sample SD over seeds")
+        print(means.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
+    return int(len(rows) < len(done))  # a failed run has no row
 
 
 def _check(options) -> int:

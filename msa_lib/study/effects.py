@@ -1,0 +1,101 @@
+"""What a paired comparison on planted data says, in one of a few words.
+
+The statistics of a gap are `papers_check`'s; what comes here is a gap already taken (anything with `gap`, `interval`
+and `smallest_effect`), pair by pair: the same seed, and so the same data, trains both arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+ALPHA = 0.05
+
+
+class PairedGap(Protocol):
+    gap: float
+
+    def interval(self, alpha: float) -> tuple[float, float]: ...
+
+    def smallest_effect(self, alpha: float) -> float: ...
+
+
+class Effect(NamedTuple):
+    """What a mechanism is worth: MAE without it minus MAE with it, so that more is better."""
+
+    gain: float
+    low: float  # simultaneous 95 % interval
+    high: float
+    smallest: float  # the true gain that would have been seen in 80 % of such experiments
+    word: str
+
+
+def judged(gap: PairedGap, margin: float, comparisons: int = 1) -> Effect:
+    """The effect and its word, by one interval, at level 1 - 0.05 / `comparisons` (Bonferroni).
+
+    "helps": it lies above 0; "harms": below; "no effect larger than X": within `margin` = X, a size that was chosen
+    before the runs; else "undecided". What is shown to help may still be smaller than X: the sizes stand beside it.
+    """
+    if not margin > 0:
+        raise ValueError(f"The margin is {margin!r}; expected a gain in MAE above 0 that would matter.")
+    alpha = ALPHA / comparisons
+    low, high = gap.interval(alpha)
+    smallest = gap.smallest_effect(alpha)
+    if np.isnan([low, high]).any():  # one pair has no interval
+        word = "undecided"
+    elif low > 0 or high < 0:
+        word = "helps" if low > 0 else "harms"
+    else:
+        word = f"no effect larger than {margin:g}" if max(-low, high) < margin else "undecided"
+    return Effect(float(gap.gap), float(low), float(high), float(smallest), word)
+
+
+def pairs(rows: pd.DataFrame, arm: str, other: str, score: str = "mae") -> tuple[np.ndarray, np.ndarray]:
+    """Scores of two arms of one design, seed by seed; seeds that one of them lacks are left out."""
+    both = rows.pivot_table(index=["draw", "seed"], columns="arm", values=score, aggfunc="first")
+    if not {arm, other} <= set(both):
+        return np.empty(0), np.empty(0)
+    both = both[[arm, other]].dropna()
+    return both[arm].to_numpy(), both[other].to_numpy()
+
+
+def variances(rows: pd.DataFrame, score: str = "mae") -> dict[str, float]:
+    """Standard deviations of a score from `rows` with several seeds per draw of the data, the same number in each:
+    `training` (seeds on one draw) and `draws` (of the data, training noise taken out; 0 where that leaves nothing).
+
+    One-way analysis of variance, method of moments. NaN without two draws of two seeds.
+    """
+    groups = [g[score].to_numpy() for _, g in rows.groupby("draw") if len(g) > 1]
+    if len(groups) < 2:
+        return {"training": np.nan, "draws": np.nan}
+    if len({len(g) for g in groups}) > 1:
+        raise ValueError(f"Draws have {sorted({len(g) for g in groups})} seeds; expected the same number in each.")
+    within = np.mean([g.var(ddof=1) for g in groups])
+    between = np.var([g.mean() for g in groups], ddof=1) - within / len(groups[0])
+    return {"training": float(np.sqrt(within)), "draws": float(np.sqrt(max(0.0, between)))}
+
+
+def table(
+    rows: pd.DataFrame, comparisons, gap_of: Callable[..., PairedGap], margin: float, family: int
+) -> pd.DataFrame:
+    """One line per comparison and control: the oracle's gain, the learned one, and the word.
+
+    `rows`: one per run (`mechanisms.rows_of`); `gap_of(a, b, paired=True)` takes the gap of two arrays.
+    """
+    from msa_lib.study.mechanisms import oracle_gain  # that module builds the rows
+
+    lines = []
+    for name, c in comparisons.items():
+        for control in ("positive", "negative"):
+            there = rows[(rows["design"] == c.design) & (rows["control"] == control) & (rows["model"] == c.model)]
+            without, full = pairs(there, c.without, c.full)
+            best = oracle_gain(c, control)
+            line = {"comparison": name, "control": control, "oracle": best.gain, "seeds": len(full)}
+            if len(full) > 1:
+                effect = judged(gap_of(without, full, paired=True), margin, family)
+                line |= {"full": full.mean(), "without": without.mean(), **effect._asdict()}
+            lines.append(line)
+    return pd.DataFrame(lines)

@@ -1,0 +1,153 @@
+"""The mechanisms of the two papers, each on the planted design that gives it a job (data/designs.py) and on that
+design's negative control: which runs answer whether it helps, and the rows they leave.
+
+Every run of a comparison draws its own data by its own seed; both arms of a pair have the same seed, and so the same
+data, and batches in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from msa_lib.data.oracle import Gain, ceilings, gain
+from msa_lib.data.planted import recipe_of
+from msa_lib.models import MODELS
+from msa_lib.runs import Run, execute, finished
+from msa_lib.study.pages import FIRST_SEED
+from msa_lib.train.state import write_atomically
+
+CONTROLS = ("positive", "negative")
+ROWS = Path(__file__).parent / "mechanisms.csv"  # of the committed reference runs
+COLUMNS = ["design", "control", "model", "arm", "draw", "seed", "mae", "corr", "best_epoch", "epochs", "seconds", "run"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network with and without a mechanism. `levels`: what an oracle may know without it and with it."""
+
+    model: str
+    design: str
+    without: str  # a named setting of the model
+    full: str = "full"
+    levels: tuple[str, str] = ("no cue", "cue")
+    base: Mapping = field(default_factory=dict)  # switches of both arms
+
+
+TEXT = {"select": "fixed:t"}  # these designs have one dominant modality, so that a wrong selection hides nothing
+LINEAR = ("fixed weights", "cue")  # without it, equal or constant weights
+SAME = ("cue", "cue")  # what is left can do the job too: nothing to gain for who learns perfectly
+COMPARISONS: dict[str, Comparison] = {
+    "uncertainty weights": Comparison("dsrf", "uncertainty", "no_usf", levels=LINEAR),
+    "guided fusion": Comparison("amsgfn", "fusion", "w/o DMGF (dominant only)", base=TEXT),
+    "guided fusion, or concatenated": Comparison("amsgfn", "fusion", "w/o DMGF", levels=SAME, base=TEXT),
+    "four factors": Comparison("dsrf", "factors", "w/o HSF"),
+    "selection": Comparison("amsgfn", "selection", "t-oriented"),
+    "alignment": Comparison(
+        "amsgfn", "alignment", "w/o CCAM, downstream", "shared space downstream", levels=SAME, base=TEXT
+    ),
+    "gate": Comparison("amsgfn", "gate", "gate off", levels=LINEAR, base=TEXT),
+    "routing": Comparison("dsrf", "factors", "one iteration", levels=SAME),
+    "ambiguity": Comparison("dsrf", "ambiguity", "no L_amb"),
+    "uncertainty weights, matched scale": Comparison("dsrf", "uncertainty", "no_usf (matched scale)", levels=LINEAR),
+    "transformer block": Comparison("amsgfn", "fusion", "w/o TB", levels=SAME, base=TEXT),
+}
+SIZES = {"smoke": "train=48&valid=24&test=32", "reference": "train=1284&valid=229&test=686"}  # MOSI's split
+TRAIN = {
+    "smoke": {"epochs": 2, "batch_size": 16, "lr": 2e-3},
+    "reference": {"epochs": 60, "patience": 8, "batch_size": 32, "lr": 2e-3, "bucket": 4},
+}
+
+
+def oracle_gain(comparison: Comparison, control: str) -> Gain:
+    """What the mechanism is worth to who knows all else: the most that could be learned."""
+    return gain(_ceilings(comparison.design, control), *comparison.levels)
+
+
+@lru_cache
+def _ceilings(design: str, control: str):
+    return ceilings(recipe_of("planted", {"design": design, "control": control}))
+
+
+def ceiling_table(designs: Sequence[str]) -> pd.DataFrame:
+    """MAE that is left at each level of knowledge, one line per design and control."""
+    lines = [
+        {"design": design, "control": control}
+        | {level: error.mean() for level, error in _ceilings(design, control).items()}
+        for design in designs
+        for control in CONTROLS
+    ]
+    return pd.DataFrame(lines)
+
+
+def data_of(design: str, control: str, scale: str, draw: int | str = "run") -> str:
+    return f"planted?design={design}&control={control}&{SIZES[scale]}&seed={draw}"
+
+
+def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> list[Run]:
+    """The runs of the comparisons `names`, each once, seed by seed: stopped at any time, all have as many seeds.
+
+    `draws` > 0: instead, so many draws of the data with `seeds` training seeds each, for the two variances.
+    """
+    if unknown := [name for name in names if name not in COMPARISONS]:
+        raise ValueError(f"No comparison {unknown[0]!r}: expected one of {', '.join(COMPARISONS)}.")
+    if scale not in SIZES:
+        raise ValueError(f"No scale {scale!r} of these runs: expected one of {', '.join(SIZES)}.")
+    last = FIRST_SEED + seeds
+    places = [("run", seed) for seed in range(FIRST_SEED, last)]
+    if draws:
+        places = [(d, s) for s in range(FIRST_SEED, last) for d in range(FIRST_SEED, FIRST_SEED + draws)]
+    found: dict[tuple, Run] = {}
+    for draw, seed in places:
+        for comparison in (COMPARISONS[name] for name in names):
+            for control in CONTROLS[: 1 if draws else 2]:
+                for arm in (comparison.full, comparison.without):
+                    key = comparison.model, comparison.design, control, arm, draw, seed
+                    switches = MODELS[comparison.model].SMALL | dict(comparison.base)
+                    switches |= MODELS[comparison.model].VARIANTS[arm]
+                    data = data_of(comparison.design, control, scale, draw)
+                    found[key] = Run(comparison.model, data, seed, switches, TRAIN[scale], label=arm)
+    return list(found.values())
+
+
+def trained(runs: Sequence[Run], store: str | Path, until: float | None = None) -> Iterator[Run]:
+    """Trains what is missing, one after the other; yields each run that is done. No new one begins after `until`."""
+    for run in runs:
+        if until is not None and time.time() > until:
+            return
+        execute(run, store)
+        yield run
+
+
+def rows_of(runs: Sequence[Run], store: str | Path) -> pd.DataFrame:
+    """What the store holds of `runs`, one row each (`COLUMNS`)."""
+    lines = []
+    for run in runs:
+        found = finished([run], store)
+        test = found[(found["split"] == "test") & (found["status"] == "done")] if len(found) else found
+        if not len(test):
+            continue
+        score = dict(zip(test["metric"], test["value"], strict=True))
+        recipe, first = recipe_of(run.data), test.iloc[0]
+        line = {"design": recipe.design, "control": recipe.control, "model": run.model, "arm": run.label}
+        line |= {"draw": recipe.seed, "seed": run.seed, "mae": score["mae"], "corr": score["corr"]}
+        line |= {name: first[name] for name in ("best_epoch", "epochs", "run")}
+        environment = json.loads((Path(store) / first["run"] / "env.json").read_text())
+        lines.append(line | {"seconds": round(environment["seconds"], 1)})
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def kept(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """`rows` joined to those of the CSV file `path`, if there is one, and written there; a run made again replaces."""
+    before = [pd.read_csv(path)] if path.exists() else []
+    key = COLUMNS[: COLUMNS.index("mae")]
+    parts = [part for part in (*before, rows) if len(part)]
+    whole = pd.concat(parts or [rows]).drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
+    write_atomically(path, whole.to_csv(index=False, float_format="%.5g").encode())
+    return whole
