@@ -1,4 +1,4 @@
-"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`. Verbs are thin calls."""
+"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`, each a thin call."""
 
 from __future__ import annotations
 
