@@ -1,4 +1,4 @@
-"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`, each a thin call."""
+"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`. Thin calls."""
 
 from __future__ import annotations
 

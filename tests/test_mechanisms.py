@@ -11,7 +11,7 @@ from msa_lib.models import MODELS, build_model
 from msa_lib.runs.identity import parameters
 from msa_lib.study import effects, mechanisms
 from msa_lib.study.mechanisms import COMPARISONS
-from papers_check.intervals import gap_of
+from papers_check.judge.intervals import gap_of
 
 
 def effect(gains, margin=0.02, comparisons=1):

@@ -77,11 +77,20 @@ def _best(belief: Belief, labels: str, loss: str) -> np.ndarray:
     weight, mean, sd = belief
     values, counts = label_counts(labels)
     edges = ndtri(np.cumsum(counts)[:-1] / counts.sum())  # of s, between neighbouring labels
-    below = np.column_stack([(weight * ndtr((edge - mean) / sd)).sum(-1) for edge in edges])
-    if loss == "l1":
-        return values[(below < 0.5).sum(-1)]
+
+    def below(edge: np.ndarray | float) -> np.ndarray:  # probability [N] that s is below an edge, one for each sample
+        return (weight * ndtr((edge - mean) / sd)).sum(-1)
+
+    if loss == "l1":  # the first label that leaves less than half of the probability above it, by bisection
+        low, high = np.zeros(len(mean), int), np.full(len(mean), len(edges))
+        while (open_ := low < high).any():
+            middle = (low + high) // 2
+            more = open_ & (below(edges[np.minimum(middle, len(edges) - 1)][:, None]) < 0.5)
+            low, high = np.where(more, middle + 1, low), np.where(open_ & ~more, middle, high)
+        return values[low]
     if loss == "mse":
-        return np.diff(below, axis=1, prepend=0.0, append=1.0) @ values
+        shares = np.column_stack([below(edge) for edge in edges])
+        return np.diff(shares, axis=1, prepend=0.0, append=1.0) @ values
     raise ValueError(f"The oracle has no loss {loss!r}: expected l1 or mse.")
 
 
