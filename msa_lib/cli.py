@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     mechanisms.add_argument("names", nargs="*", metavar="NAME", help="comparisons (default: all)")
     mechanisms.add_argument("--seeds", type=_count, default=5, help="how many; each draws its own data (default: 5)")
     mechanisms.add_argument("--draws", type=_count, help="instead: so many draws of the data, --seeds seeds on each")
-    mechanisms.add_argument("--scale", default="reference", help="smoke or reference (default)")
+    mechanisms.add_argument("--scale", default="full", help="smoke, quick or full (default): how many samples")
     mechanisms.add_argument("--minutes", type=_count, help="begin no run after so many; the same command goes on")
     mechanisms.add_argument("--csv", metavar="FILE", help="add the rows to this file, one per run")
     mechanisms.add_argument("--store", default="runs", metavar="DIR")

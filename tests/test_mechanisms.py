@@ -115,8 +115,8 @@ def test_runs_come_seed_by_seed_each_once_and_draw_their_data():
     assert {run.data for run in nested if "negative" in run.data} == set()
     with pytest.raises(ValueError, match="No comparison 'fusion': expected one of uncertainty weights"):
         mechanisms.runs_of(["fusion"], 1, "smoke")
-    with pytest.raises(ValueError, match="No scale 'full' of these runs"):
-        mechanisms.runs_of(["gate"], 1, "full")
+    with pytest.raises(ValueError, match="No scale 'large' of these runs"):
+        mechanisms.runs_of(["gate"], 1, "large")
 
 
 def test_the_command_trains_resumes_and_keeps_rows(tmp_path, capsys):

@@ -99,3 +99,26 @@ def table(
                 line |= {"full": full.mean(), "without": without.mean(), **effect._asdict()}
             lines.append(line)
     return pd.DataFrame(lines)
+
+
+def answers(found: pd.DataFrame) -> list[str]:
+    """One sentence per comparison of a `table`, with interval, seeds and both controls.
+
+    "Helps" is earned only if the mechanism helps where it has a job and does not help where it has none.
+    """
+    said = []
+    for name, part in found.groupby("comparison", sort=False):
+        lines = part.set_index("control")
+        if "word" not in lines or lines["word"].isna().any():
+            said.append(f"{name}: no runs.")
+            continue
+        job, none = lines.loc["positive"], lines.loc["negative"]
+        word = job["word"]
+        if word == "helps" and none["word"] == "helps":
+            word = "helps, and as well where there is nothing to find, so not by what it is named for"
+        said.append(
+            f"{name}: {word}. Gain {job['gain']:+.3f} ({job['low']:+.3f} to {job['high']:+.3f}) of {job['oracle']:.3f} "
+            f"for the oracle, {job['seeds']} seeds and draws, smallest visible {job['smallest']:.3f}; negative control "
+            f"{none['gain']:+.3f} ({none['low']:+.3f} to {none['high']:+.3f}), {none['word']}."
+        )
+    return said

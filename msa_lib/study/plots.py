@@ -199,3 +199,18 @@ def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
             axis.set(title=f"{modality}, {kind}", xlabel=what, ylabel=word)
     axes[0, 0].get_legend().set_title("")
     return _titled(figure, f"{word} with one modality corrupted", synthetic)
+
+
+def gains(found: pd.DataFrame, margin: float) -> Figure:
+    """Gains of `effects.table`: what was learned with its interval, and what an oracle gains; a panel per control."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.4 * found["comparison"].nunique() + 1.6), sharey=True)
+    for ax, (control, part) in zip(axes, found.groupby("control", sort=False), strict=True):
+        y = np.arange(len(part))[::-1]
+        ax.axvspan(-margin, margin, color="0.9", zorder=0)
+        ax.axvline(0, color="0.4", lw=1)
+        ax.plot(part["oracle"], y, "D", color=_PALETTE[1], mfc="none", label="oracle")
+        reach = np.vstack([part["gain"] - part["low"], part["high"] - part["gain"]])
+        ax.errorbar(part["gain"], y, reach, fmt="o", color=_PALETTE[0], ms=4, capsize=3, label="learned")
+        ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
+    axes[0].legend(loc="lower right", fontsize="small")
+    return _titled(figure, "What each mechanism is worth", True)
