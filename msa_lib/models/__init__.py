@@ -28,6 +28,7 @@ from msa_lib.models.dlf import DLF
 from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
 from msa_lib.models.fdmer import FDMER
+from msa_lib.models.iccn import ICCN
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
 from msa_lib.models.mim import MIM
@@ -54,6 +55,7 @@ MODELS: dict[str, type] = {
     "dlf": DLF,
     "dmd": DMD,
     "fdmer": FDMER,
+    "iccn": ICCN,
     "lmf": LMF,
     "mfn": MFN,
     "mim": MIM,
