@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from replay import assert_equal, public_shape, reference, replayed
+from replay import assert_equal, public_shape, reference, replayed, with_weights
 from toy import close, dataset, with_encoder
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from msa_lib.data import load_dataset
 from msa_lib.models import build_model
 from msa_lib.models.card import settings
-from msa_lib.models.cenet import RECIPES, CENet, Enhancement
+from msa_lib.models.cenet import RECIPES, CENet, CENetConfig, Clusters, Enhancement, clusters_of
 from msa_lib.train import TrainConfig, fit
 
 RELEASED = {"scale": "eight", "padding": "counted", "embeddings": "frozen"}
@@ -43,24 +43,24 @@ def test_it_has_as_many_parameters_as_counted(data, parameters):
     assert sum(p.numel() for p in network.parameters()) == parameters + HEAD
 
 
-@pytest.mark.parametrize(("case", "switches"), [("full", {}), ("as released", RELEASED)])
+@pytest.mark.parametrize(("case", "switches"), [("full", {}), ("as in MMSA", RELEASED)])
 def test_it_equals_the_released_code(case, switches, encoder):
     """The described reading is the released code on the valid steps of one sample after the other, with another factor
     and gradients for the embeddings."""
     ref = reference("cenet")
     assert (str(ref["repository"]), str(ref["commit"])) == ("thuiar/MMSA", "a94e65d")
-    assert np.abs(ref["full/prediction"] - ref["as released/prediction"]).max() > 0.1
+    assert np.abs(ref["full/prediction"] - ref["as in MMSA/prediction"]).max() > 0.1
     assert np.abs(ref[f"{case}/after"] - ref[f"{case}/prediction"]).max() > 0.1
     training = {"scale": 1.0, "encoder": encoder, "lr_encoder": float(ref["lr"]), "weight_decay": 1e-2, "clip": 2.0}
     assert_equal(replayed(ref, "cenet", case, {"bert": "finetune", "dropout": 0.0, **switches}, training))
 
 
-@pytest.mark.parametrize(("scale", "factor"), [(None, 5**-0.5), (8.0, 8.0)])
+@pytest.mark.parametrize(("scale", "factor"), [("root", 5**-0.5), ("eight", 8.0)])
 def test_the_shift_of_each_word_is_what_it_reads_in_vision_and_in_audio(scale, factor):
     torch.manual_seed(0)
-    enhance, X = Enhancement(5, 3, 4, scale), torch.randn(1, 2, 5)
+    enhance, X = Enhancement(dataset(), 5, CENetConfig(scale=scale)), torch.randn(1, 2, 5)
     audio, vision, masks = (
-        torch.randn(1, 3, 3),
+        torch.randn(1, 3, 2),
         torch.randn(1, 4, 4),
         [torch.ones(1, n, dtype=torch.bool) for n in (3, 4)],
     )
@@ -79,17 +79,69 @@ def test_the_shift_of_each_word_is_what_it_reads_in_vision_and_in_audio(scale, f
     expected = [
         x + linear("shift", np.concatenate([read("vision", x, vision_), read("audio", x, audio_)])) for x in words
     ]
-    close(enhance(X, audio, vision, *masks)[0], torch.tensor(np.array(expected), dtype=torch.float32))
+    close(
+        enhance(X, *zip((audio, vision), masks, strict=True))[0], torch.tensor(np.array(expected), dtype=torch.float32)
+    )
 
 
 def test_frames_that_are_not_there_are_not_read():
     torch.manual_seed(0)
-    enhance, X = Enhancement(5, 3, 4, 8.0), torch.randn(1, 2, 5)
-    audio, vision = torch.randn(1, 3, 3), torch.randn(1, 4, 4)
+    enhance, X = Enhancement(dataset(), 5, CENetConfig(scale="eight")), torch.randn(1, 2, 5)
+    audio, vision = torch.randn(1, 3, 2), torch.randn(1, 4, 4)
     all_there, none = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
-    shift = (enhance(X, audio, vision, all_there, none) - X) - enhance.shift.bias
-    only = torch.cat([torch.zeros(1, 2, 5), enhance.read_audio(X, enhance.audio(audio), all_there)], -1)
+    shift = (enhance(X, (audio, all_there), (vision, none)) - X) - enhance.shift.bias
+    only = torch.cat([torch.zeros(1, 2, 5), enhance.read_audio(X, *enhance.audio(audio, all_there))], -1)
     close(shift, only @ enhance.shift.weight.T, atol=1e-5)
+
+
+def test_with_clusters_it_has_as_many_parameters_as_the_authors_code():
+    network = build_model("cenet", load_dataset("planted-mosi?train=4&valid=1&test=1"), nonverbal="clusters")
+    assert sum(p.numel() for p in network.enhance.parameters()) == 4_750_080
+
+
+def test_clusters_are_those_of_the_frames_that_are_there():
+    """Two features of very different size, each of which tells two groups; padding and absent frames are far away."""
+    g = torch.Generator().manual_seed(0)
+    group = torch.stack([torch.randint(0, 2, (30, 8), generator=g) for _ in range(2)], -1)
+    x = (group + 0.0) * torch.tensor([1.0, 1000.0])
+    mask = torch.arange(8) < torch.randint(0, 9, (30, 1), generator=g)
+    centres, spread = clusters_of(x.masked_fill(~mask[..., None], 1e6), mask)
+    assert sorted((centres * spread).round().tolist()) == [[0, 0], [0, 1000], [1, 0], [1, 1000]]
+    close(spread, x[mask].std(0, correction=0), atol=1e-3)
+
+
+def test_a_frame_is_the_vector_of_its_cluster_and_long_samples_are_thinned():
+    torch.manual_seed(0)
+    data = load_dataset("planted?train=40&valid=1&test=1&steps=60,60,60")
+    masked, counted = (Clusters(data, 1, 3, padding) for padding in ("masked", "counted"))
+    counted.load_state_dict(masked.state_dict())
+    x = torch.randn(2, 70, data.feature_dims[1])
+    mask = torch.arange(70) < torch.tensor([[70], [4]])
+    frames, there = masked(x, mask)
+    assert there.sum(1).tolist() == [50, 4]
+    for b, steps in ((0, [i * 70 // 50 for i in range(50)]), (1, range(4))):
+        for i, step in enumerate(steps):
+            far = [(((x[b, step] / masked.spread) - centre) ** 2).sum() for centre in masked.centres]
+            assert torch.equal(frames[b, i], masked.weight[int(np.argmin(far))])
+    filled, all_there = counted(x[1:, :10], mask[1:, :10])
+    assert all_there.shape == (1, 50)
+    assert all_there.all()
+    close(filled[0, :4], frames[1, :4])
+    close(filled[0, 4:], masked.weight[16].expand(46, 3))
+
+
+def test_with_clusters_the_shift_is_that_of_the_authors_code():
+    """Frames that are the centres themselves; as many as are read, the last ones padding."""
+    ref = {name.partition("/")[2]: value for name, value in reference("cenet").items() if name.startswith("authors/")}
+    assert (str(ref["repository"]), str(ref["commit"])) == ("Say2L/CENet", "e208a83")
+    switches = CENetConfig(nonverbal="clusters", padding="counted", scale="eight")
+    enhance = Enhancement(load_dataset("planted?train=20&valid=1&test=1&dims=8,16,16"), 8, switches)
+    with_weights(ref, enhance, scale=1.0)
+    for part in (enhance.audio, enhance.vision):
+        part.centres, part.spread = torch.eye(16), torch.ones(16)
+    ids = torch.tensor(ref["ids"])
+    audio, vision = ((torch.eye(16)[i.clamp(max=15)], i < 16) for i in ids)
+    close(enhance(torch.tensor(ref["states"]), audio, vision), torch.tensor(ref["shifted"]), atol=1e-5)
 
 
 def encoded(encoder: str, **switches):

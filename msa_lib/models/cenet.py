@@ -11,11 +11,12 @@ what is read off the shifted first token (`text=mean`: off all) is what one enha
 Ours: masks (`padding=counted` reads padding, as the code does); a sample without text has nothing to be enhanced, and
 gets zeros; scores divided by the root of the width (`scale=root`), the usual reading.
 
-The released code multiplies them by 8 (`scale=eight`). MMSA's computes the embedding layer without a gradient, so that
-it stays as pretrained (`embeddings=frozen`). MMSA feeds frames through two linear layers; the authors feed the numbers
-of 16 clusters of frames, whose making is not released: not here. The authors train SentiLARE, a RoBERTa that also knows
-parts of speech and the sentiment of words, not here either, by squared error (`error=squared`) with a rate that rises
-over the first 40 % of the steps and falls to 0 (`warm_up=0.4`), 6e-5 for all; with BERT 3e-5 and .5, batches of 32.
+The released code multiplies them by 8 (`scale=eight`). MMSA feeds frames through two linear layers, and computes the
+embedding layer without a gradient, so that it stays as pretrained (`embeddings=frozen`). The authors read, instead of
+frames, the numbers of 16 clusters of them, of 50 steps at most (`nonverbal=clusters`); how they made these is not
+released: k-means on training frames here. They train SentiLARE, a RoBERTa that also knows parts of speech and the
+sentiment of words, which is not here, by squared error (`error=squared`) with a rate that rises over the first 40 % of
+the steps and falls to 0 (`warm_up=0.4`), 6e-5 for all; with BERT 3e-5 and .5, batches of 32. Recipes are MMSA's.
 
 Published: MOSI with BERT, Acc-2 84.40/86.74 (an issue of the authors'). With SentiLARE a re-run printed elsewhere has
 .588, .862, 88.1. The authors keep the best *test* accuracy of all epochs; users stay below (83.2, MAE .745). MMSA (its
@@ -29,17 +30,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
+from msa_lib import MODALITIES
 from msa_lib.data import Batch, Dataset
+from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.features import encoder_of
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, TextEncoder, attend, unchanged
 from msa_lib.models.parts.losses import weighted
+from msa_lib.models.parts.recurrent import along_time
 from msa_lib.models.parts.subnets import PADDING, room_of
 from msa_lib.train.procedure import Procedure
 
@@ -47,6 +52,7 @@ from msa_lib.train.procedure import Procedure
 @dataclass(frozen=True)
 class CENetConfig:
     dropout: float = 0.1  # in the head
+    nonverbal: Literal["frames", "clusters"] = "frames"  # what is read; clusters: the authors'
     scale: Literal["root", "eight"] = "root"  # of the scores; eight: as released
     error: Literal["absolute", "squared"] = "absolute"  # squared: the authors'
     warm_up: float = 0.0  # share of all steps over which the rate rises, before it falls to 0; 0: it stays
@@ -63,15 +69,16 @@ CARD = Card(
     fidelity="partial",
     specified="With bert=finetune the network and its training, by thuiar/MMSA.",
     ours="With precomputed features no layer comes after the enhancement; padding is masked; a sample without text "
-    "gets zeros; scores are divided by the root of the width; features without a first token can be averaged. Missing "
-    "are clusters of frames and the sentiment of words, which the authors have.",
-    choices=("bert", "text", "padding", "scale"),
+    "gets zeros; scores are divided by the root of the width; frames are read as they are, and how clusters of them "
+    "are found; features without a first token can be averaged. The sentiment of words, which the authors' language "
+    "model knows, is missing.",
+    choices=("bert", "text", "padding", "scale", "nonverbal"),
 )
 RELEASED = {"scale": "eight", "padding": "counted"}
 VARIANTS = {
     "full": {},
-    "as released": {**RELEASED, "embeddings": "frozen"},
-    "squared error and warm-up": {**RELEASED, "error": "squared", "warm_up": 0.4, "eps": 1e-8},
+    "as in MMSA": {**RELEASED, "embeddings": "frozen"},
+    "as released": {**RELEASED, "nonverbal": "clusters", "error": "squared", "warm_up": 0.4, "eps": 1e-8},
 }
 SMALL = {}
 
@@ -107,18 +114,79 @@ class Reading(nn.Module):
         return attend(self.q(X), self.k(frames), self.v(frames), mask, 1, 0.0, self.scale)
 
 
-class Enhancement(nn.Module):
-    """States X [B,T,D] -> X + shift; audio and vision [B,T',D_m] and their masks [B,T']."""
+class Frames(nn.Sequential):
+    """[B,T,D_m], mask [B,T] -> frames [B,T',D] and their mask: two linear layers on each."""
 
-    def __init__(self, D: int, D_a: int, D_v: int, scale: float | None) -> None:
+    def __init__(self, dataset: Dataset, m: int, D: int, padding: str) -> None:
+        super().__init__(nn.Linear(dataset.feature_dims[m], D), nn.ReLU(), nn.Linear(D, D))
+        self.room, self.seen = room_of(dataset)[m], PADDING[padding]
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        (x,), (mask,) = self.seen([x], [mask], [self.room])
+        return super().forward(x), mask
+
+
+K, STEPS, ENOUGH = 16, 50, 20_000  # clusters, frames of a sample, frames that the clusters are found in
+
+
+class Clusters(nn.Embedding):
+    """The same: a vector for the cluster that a frame is in; of a long sample, STEPS frames at equal distances.
+
+    Clusters are those of the training frames, each feature over its standard deviation. The last vector is padding's.
+    """
+
+    def __init__(self, dataset: Dataset, m: int, D: int, padding: str) -> None:
+        x = getattr(dataset.train, MODALITIES[m])
+        centres, spread = clusters_of(x, steps_mask(dataset.train.lengths[:, m], x.shape[1]))
+        super().__init__(K + 1, D, padding_idx=K)
+        self.register_buffer("centres", centres)
+        self.register_buffer("spread", spread)
+        self.fill = FILL[padding]
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        n, i = mask.sum(-1, keepdim=True), torch.arange(min(STEPS, x.shape[1]), device=x.device)  # [B,1], [T']
+        x, there = along_time(x, (i * n // n.clamp(1, len(i))).clamp(max=x.shape[1] - 1)), i < n
+        exact = "donot_use_mm_for_euclid_dist"  # the other way depends on the batch in the last bits
+        ids = torch.cdist(x / self.spread, self.centres, compute_mode=exact).argmin(-1).masked_fill(~there, K)  # [B,T']
+        ids, there = self.fill(ids, there)
+        return super().forward(ids), there
+
+
+def clusters_of(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames [N,T,D] where mask [N,T] -> centres of up to K clusters [K,D], in units of a spread [D]."""
+    from sklearn.cluster import KMeans
+
+    sample, step = mask.cpu().numpy().nonzero()
+    some = np.random.default_rng(0).permutation(len(sample))[:ENOUGH]
+    x = frames[sample[some], step[some]].double().cpu().numpy()
+    spread = x.std(0)
+    spread[spread == 0] = 1.0
+    found = KMeans(min(K, len(np.unique(x, axis=0))), n_init=1, random_state=0).fit(x / spread)
+    return torch.tensor(found.cluster_centers_, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32)
+
+
+def fill_up(ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """As released: STEPS frames, all of them read."""
+    ids = F.pad(ids, (0, STEPS - ids.shape[1]), value=K)
+    return ids, torch.ones_like(ids, dtype=torch.bool)
+
+
+FILL = {"masked": lambda ids, there: (ids, there), "counted": fill_up}
+NONVERBAL = {"frames": Frames, "clusters": Clusters}
+
+
+class Enhancement(nn.Module):
+    """States X [B,T,D] -> X + shift; audio and vision are pairs of a sequence [B,T',D_m] and its mask [B,T']."""
+
+    def __init__(self, dataset: Dataset, D: int, c: CENetConfig) -> None:
         super().__init__()
-        self.audio, self.vision = (nn.Sequential(nn.Linear(size, D), nn.ReLU(), nn.Linear(D, D)) for size in (D_a, D_v))
-        self.read_audio, self.read_vision = Reading(D, scale), Reading(D, scale)
+        self.audio, self.vision = (NONVERBAL[c.nonverbal](dataset, m, D, c.padding) for m in (1, 2))
+        self.read_audio, self.read_vision = Reading(D, SCALE[c.scale]), Reading(D, SCALE[c.scale])
         self.shift = nn.Linear(2 * D, D)
 
-    def forward(self, X: Tensor, audio: Tensor, vision: Tensor, mask_a: Tensor, mask_v: Tensor) -> Tensor:
-        seen = self.read_vision(X, self.vision(vision), mask_v)  # [B,T,D]
-        heard = self.read_audio(X, self.audio(audio), mask_a)
+    def forward(self, X: Tensor, audio: tuple[Tensor, Tensor], vision: tuple[Tensor, Tensor]) -> Tensor:
+        seen = self.read_vision(X, *self.vision(*vision))  # [B,T,D]
+        heard = self.read_audio(X, *self.audio(*audio))
         return X + self.shift(torch.cat([seen, heard], -1))
 
 
@@ -204,26 +272,25 @@ class CENet(nn.Module):
         if not 0 <= c.warm_up < 1:
             raise ValueError(f"warm_up={c.warm_up}: expected a share of the steps, from 0 to below 1.")
         self.c, self.inputs = c, Inputs(dataset)
-        self.room, self.seen = room_of(dataset)[1:], PADDING[c.padding]
         self.states, self.read, self.error = STATES[c.bert], TEXT_VECTOR[c.text], ERROR[c.error]
-        D, D_a, D_v = self.inputs.dims
+        D = self.inputs.dims[0]
         if c.bert != "precomputed":
             self.text_encoder = encoder_of(dataset, c.bert, LayeredEncoder)
             self.text_encoder.model.embeddings.requires_grad_(c.bert == "finetune" and c.embeddings == "trained")
             D = self.text_encoder.size
-        self.enhance = Enhancement(D, D_a, D_v, SCALE[c.scale])
+        self.enhance = Enhancement(dataset, D, c)
         self.head = nn.Sequential(
             nn.Dropout(c.dropout), nn.Linear(D, D), nn.Tanh(), nn.Dropout(c.dropout), nn.Linear(D, 1)
         )
         for part in (*self.enhance.modules(), *self.head):
-            if isinstance(part, nn.Linear):  # as in BERT
+            if isinstance(part, (nn.Linear, nn.Embedding)):  # as in BERT
                 nn.init.normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear):
                 nn.init.zeros_(part.bias)
 
     def forward(self, batch: Batch) -> Output:
-        (text, *av), (mask, *masks) = self.inputs(batch)  # [B,T,D], [B,T] each
-        (audio, vision), (mask_a, mask_v) = self.seen(av, masks, self.room)
-        change = partial(self.enhance, audio=audio, vision=vision, mask_a=mask_a, mask_v=mask_v)
+        (text, audio, vision), (mask, mask_a, mask_v) = self.inputs(batch)  # [B,T,D], [B,T] each
+        change = partial(self.enhance, audio=(audio, mask_a), vision=(vision, mask_v))
         X = self.states(self, batch, text, change)  # [B,T,D]
         return Output(self.head(self.read(X * mask[..., None], mask))[:, 0], {})
 
