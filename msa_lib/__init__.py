@@ -7,8 +7,7 @@ The shape alphabet, used in every module:
     K  capsules          F  factors = 4 (emotion, context, ambiguity, noise)
     S  stacked seeds     N  samples of a split
 
-What the papers print, and every judgement of it, lives in `papers_check`; only `study.judging`
-knows it here.
+What the papers print, and every judgement of it, lives in `papers_check`; only `study` knows it here.
 """
 
 MODALITIES = ("text", "audio", "vision")

@@ -9,15 +9,17 @@ import json
 import os
 import sys
 import time
-from dataclasses import MISSING, fields
 from pathlib import Path
 
+from msa_lib.switches import listing
+
+# argparse, not tyro, which was tried: it would print boxes of several lines where these commands say one sentence,
+# keep only the last of two --set, and lose the comments of switches whose types span lines.
 DATA_HELP = (
     "planted, planted-mosi|mosei|sims|simsv2, mosi|mosei|sims|simsv2 (with --root), or a path; options after '?', "
     "such as planted?design=fusion&seed=run"
 )
-
-
+TAKEN = {"switches": "Switches of {}, --set name=value:", "train": "Training settings, --set name=value too:"}
 PLAIN = {"–": "-", "—": "-", "±": "+/-", "≥": ">=", "≤": "<=", "×": "x", "·": "."}  # for terminals without them
 
 
@@ -178,21 +180,20 @@ def _run(options) -> int:
     from msa_lib.data.planted import drawn_by
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
-    from msa_lib.runs.identity import dataset_of
-    from msa_lib.train import TrainConfig
+    from msa_lib.runs.identity import configs, dataset_of, defaults
 
-    settings = {f.name for f in fields(TrainConfig)} - {"switches"}
+    taken = configs(options.model)
     if options.switches:
-        for config in (*([MODELS[options.model].Config] if options.model in MODELS else []), TrainConfig):
-            print(f"{config.__name__}:")
-            print(
-                "".join(f"  {f.name} = {f.default!r}  ({f.type})\n" for f in fields(config) if f.default is not MISSING)
-            )
+        print("\n\n".join(f"{TAKEN[part].format(options.model)}\n{listing(config)}" for part, config in taken.items()))
         return 0
+    settings = defaults(taken["train"]) if "train" in taken else {}
     values = assignments(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
     train = {name: value for name, value in values.items() if name in settings}
     switches = {name: value for name, value in values.items() if name not in settings}
-    seeds = (options.seeds or [1111]) if options.model in MODELS or drawn_by(options.data, 0) != options.data else [0]
+    per_seed = options.model in MODELS or drawn_by(options.data, 0) != options.data
+    if options.seeds and not per_seed:
+        print(f"{options.model} does not depend on a seed: it runs once.", file=sys.stderr)
+    seeds = (options.seeds or [1111]) if per_seed else [0]
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise ValueError(f"--seeds names {twice[0]} more than once; expected every seed once.")
     root = options.root and str(Path(options.root).resolve())

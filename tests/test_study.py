@@ -213,8 +213,18 @@ def test_mistakes_end_in_one_sentence(tmp_path, capsys, monkeypatch):
 def test_switches_are_listed(capsys):
     assert cli.main(["run", "--model", "amsgfn", "--switches"]) == 0
     listed = capsys.readouterr().out
-    assert "n_layers = 3" in listed
-    assert "selection = 'val_mae'" in listed
+    assert "n_layers = 3  (an integer)\n      the paper's second N (2.5.2)\n" in listed
+    assert "selection = 'val_mae'  (one of 'val_mae', 'val_loss'" in listed
+    assert cli.main(["run", "--model", "amsgnf", "--switches"]) == 2
+    assert "expected one of amsgfn, dsrf" in capsys.readouterr().err
+
+
+def test_a_reference_takes_no_training_setting_and_no_seed(tmp_path, capsys):
+    words = ["run", "--model", "ridge", "--data", SMOKE, "--store", str(tmp_path)]
+    assert cli.main([*words, "--epochs", "3"]) == 2
+    assert "No ridge switch 'epochs'" in capsys.readouterr().err
+    assert cli.main([*words, "--seeds", "1111", "1112"]) == 0
+    assert "ridge does not depend on a seed: it runs once." in capsys.readouterr().err
 
 
 def test_data_pack_and_check(tmp_path, capsys):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
 import pytest
 
 from msa_lib.models import MODELS, build_model
-from msa_lib.switches import checked
+from msa_lib.switches import checked, listing
 from msa_lib.train import TrainConfig
 
 
@@ -78,3 +79,52 @@ def test_every_variant_names_real_switches(name):
 def test_an_unknown_model_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="No model 'amsgnf': expected one of amsgfn"):
         build_model("amsgnf", None)
+
+
+@dataclass(frozen=True)
+class Commented:
+    """Not a comment: x = 1  # nor this"""
+
+    # Part one
+    needed: str
+    plain: int = 1
+    # heads `beside`: no comment stands beside the line above
+    beside: float = 0.5  # its own, "# quoted"
+    # and goes on here
+
+    # Part two,
+    # of two lines
+    several: Literal["one", "two"] | None = (
+        "one"  # inside the brackets, and so long that the line would not hold it beside the name and the type of it
+    )
+    oddName: int = 3  # noqa: N815
+    last: bool = True
+
+
+def test_a_listing_says_choices_default_and_the_comment_beside_each():
+    assert listing(Commented).splitlines() == [
+        "",
+        "  # Part one",
+        "  plain = 1  (an integer)",
+        "",
+        "  # heads `beside`: no comment stands beside the line above",
+        "  beside = 0.5  (a number)",
+        '      its own, "# quoted" and goes on here',
+        "",
+        "  # Part two, of two lines",
+        "  several = 'one'  (one of 'one', 'two' or none)",
+        "      inside the brackets, and so long that the line would not hold it beside the name and the type of it",
+        "  oddName = 3  (an integer)",
+        "  last = True  (true or false)",
+    ]
+
+
+@pytest.mark.parametrize("config", [*(model.Config for model in MODELS.values()), TrainConfig])
+def test_every_switch_and_every_comment_is_listed(config):
+    lines = listing(config, width=10_000).splitlines()
+    names = [line.split(" = ")[0].strip() for line in lines if re.match(r"  [A-Za-z]\w* = ", line)]
+    assert names == [f.name for f in fields(config) if f.default is not MISSING]
+    text = " ".join(lines)
+    source = "\n".join(line for line in inspect.getsource(config).splitlines() if "default_factory" not in line)
+    comments = re.findall(r"  # (?!noqa|fmt:)(.+)", source)
+    assert [comment for comment in comments if comment not in text] == []

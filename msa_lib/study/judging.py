@@ -1,4 +1,4 @@
-"""The printed numbers judged by the runs in a store: the one module of this package that imports `papers_check`."""
+"""The printed numbers judged by the runs in a store: what `msa check` and the report rest on."""
 
 from __future__ import annotations
 
