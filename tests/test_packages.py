@@ -88,7 +88,7 @@ def test_arrows_point_one_way():
         ("papers_check.printed.cells", "from papers_check.judge import verdicts"),
         ("papers_check.checks.gaps", "def f():\n    import msa_lib.data"),
         ("papers_check", "import torch"),
-        ("msa_lib.study.batch", "def f():\n    from papers_check import load_reported"),
+        ("msa_lib.notebooks", "def f():\n    from papers_check import load_reported"),
         ("msa_lib.cli", "import papers_check"),
         ("msa_lib.data.pack", "from msa_lib import models"),
         ("msa_lib.models.tfn", "from msa_lib.train.loop import fit"),
