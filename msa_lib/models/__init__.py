@@ -27,6 +27,7 @@ from msa_lib.models.dib import DIB
 from msa_lib.models.dlf import DLF
 from msa_lib.models.dmd import DMD
 from msa_lib.models.dsrf import DSRF
+from msa_lib.models.dtn import DTN
 from msa_lib.models.fdmer import FDMER
 from msa_lib.models.iccn import ICCN
 from msa_lib.models.lmf import LMF
@@ -54,6 +55,7 @@ MODELS: dict[str, type] = {
     "dib": DIB,
     "dlf": DLF,
     "dmd": DMD,
+    "dtn": DTN,
     "fdmer": FDMER,
     "iccn": ICCN,
     "lmf": LMF,
