@@ -8,10 +8,10 @@ text's vector f is the result -> a bottleneck of f -> the prediction. What a bot
 by the matrix-based Renyi entropy of the batch's kernel, of which only the largest eigenvalues are kept.
 
 Known from the abstract: both bottlenecks, the low-rank Renyi functional, attention bottleneck fusion, text as anchor.
-From public code: the estimator and the encoder of a bottleneck (KaiHe-better/multimodal_sa, 7e3eb7e, of a co-author,
-unfinished: by default it trains a plain MLP, and its logs end at MOSI MAE 1.19); the fusion (an adaptation of a class
-DIB to depression scores, in a repository whose name we do not know); the encoders before, by the model that both grew
-out of (MIB: TmacMai/Multimodal-Information-Bottleneck, 4893db6). Where these differ there is a switch.
+From public code: the estimator and the encoder of a bottleneck (KaiHe-better/multimodal_sa, 7e3eb7e, by its name a
+co-author's, unfinished: by default it trains a plain MLP, and its logs end at MOSI MAE 1.19); the fusion (a class DIB
+adapted to depression scores, in a repository whose name we do not know); the encoders before, by the model that both
+grew out of (MIB: TmacMai/Multimodal-Information-Bottleneck, 4893db6). Where these differ there is a switch.
 Ours: see the card. What the co-author's code does otherwise: self-attention over three z stands for the fusion, a
 gated skip goes around the second bottleneck, noise is drawn at evaluation too, the entropy is of the last 32 samples.
 
@@ -77,10 +77,11 @@ CARD = Card(
     specified="By the abstract: two information bottlenecks by a low-rank matrix Renyi entropy, attention bottleneck "
     "fusion, text as the anchor.",
     ours="Nothing but the abstract was read: sizes, order, rank and fusion follow public code that is not the paper's. "
-    "Mean over steps. Each bottleneck predicts the label by itself, at weight 1. The compression is I(x; z) at weight "
-    "0.001, summed over the four bottlenecks. Kernel exp(-distance^2/width^2), its width without a gradient. No noise "
-    "at evaluation. All settings of training are a co-author's, with one batch a step. A sample counts in the kernels "
-    "of the modalities it has; one without text reads the latents from 0. Other data sets have MOSI's settings.",
+    "Mean over steps. Each modality's bottleneck predicts the label by itself, at weight 1. The compression is "
+    "I(x; z) at weight 0.001, summed over the four bottlenecks. Kernel exp(-distance^2/width^2), its width "
+    "without a gradient. No noise at evaluation. All settings of training are a co-author's, with one batch a "
+    "step. A sample counts in the kernels of the modalities it has; one without text reads the latents from 0. "
+    "Other data sets have MOSI's settings.",
     choices=all_but(DIBConfig, "d"),
 )
 _CODE = "KaiHe-better/multimodal_sa 7e3eb7e, results/*/hyperparameters.json and main.py; not the paper's"

@@ -13,6 +13,9 @@ What the code does otherwise: it reads padding as steps (and has zeros at [CLS] 
 draws the noise of the gates at evaluation too (`noise=always`). Its two optimisers share one forward, the first
 changing weights of which the second's backward then finds some changed, which PyTorch no longer allows: here both
 gradients are taken before either step (`forwards=one`) or a forward precedes each.
+What follows from the code: the score of a step ends in a ReLU, and in 11 of 36 UPNs drawn at MOSI's shape it is 0 at
+every step, so that their gates start without seeing the input. At the stated rate two steps of Adam per batch move a
+weight by about 0.16 at most in 100 epochs of MOSI, while the logits start near 3, where gates are open.
 
 Published: no number of the paper itself was read; those quoted for it are from later tables. Word-aligned features of
 other sizes (MOSI 74 and 47) with BERT trained along; MAE and Corr of samples with a label other than 0.
