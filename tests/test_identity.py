@@ -151,7 +151,7 @@ def test_another_default_under_the_same_version_is_refused(tmp_path, monkeypatch
     monkeypatch.setattr(MODELS["toy"], "VERSION", 2, raising=False)
     assert finished([toy()], tmp_path).empty
     rows = collect(tmp_path)
-    assert set(rows["version"]) == {"model 1, loop 1"}
+    assert set(rows["version"]) == {f"model 1, loop {train.VERSION}"}
     assert rows["run"].iloc[0] == Path(old["folder"]).name
 
 

@@ -12,8 +12,19 @@ from torch import nn
 
 from msa_lib.data import Batch, Dataset, planted
 from msa_lib.data.dataset import steps_mask
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.features import Features
-from msa_lib.models.parts.layers import BLOCKS, Attention, attend, masked_mean, mlp, sinusoid, to_grid, unchanged
+from msa_lib.models.parts.layers import (
+    BLOCKS,
+    Attention,
+    attend,
+    convolved,
+    masked_mean,
+    mlp,
+    sinusoid,
+    to_grid,
+    unchanged,
+)
 
 D, HEADS, T = 8, 2, 7
 LENGTHS = torch.tensor([7, 3, 1, 0])
@@ -54,7 +65,7 @@ def test_masked_mean_takes_several_leading_dimensions():
 
 def test_mlp_has_no_activation_or_dropout_after_the_last_layer():
     kinds = [type(layer) for layer in mlp(3, 4, 5, 2, dropout=0.5)]
-    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout] * 2 + [nn.Linear]
+    assert kinds == [nn.Linear, nn.ReLU, Dropout] * 2 + [nn.Linear]
 
 
 def same_weights(ours: Attention, theirs: nn.MultiheadAttention) -> None:
@@ -248,3 +259,10 @@ def test_an_encoder_needs_tokens():
 
 def test_no_encoder_is_loaded_where_text_is_left_out():
     assert not hasattr(Features(planted.load("planted", SMALL), D, "av", bert="finetune"), "text_encoder")
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_convolution_over_time_equals_that_of_pytorch(kernel, padding):
+    conv, x = nn.Conv1d(7, 4, kernel, padding=padding, bias=False), torch.randn(2, 6, 7)
+    close(convolved(x, conv.weight, padding), conv(x.transpose(1, 2)).transpose(1, 2))

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Output, attend
 from msa_lib.models.parts.losses import weighted
@@ -107,9 +108,9 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(c.d, c.hidden),
             nn.GELU(),
-            nn.Dropout(c.dropout),
+            Dropout(c.dropout),
             nn.Linear(c.hidden, c.d),
-            nn.Dropout(c.dropout),
+            Dropout(c.dropout),
         )
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:

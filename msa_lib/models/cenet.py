@@ -40,6 +40,7 @@ from msa_lib import MODALITIES
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.features import encoder_of
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, TextEncoder, attend, unchanged
@@ -279,9 +280,7 @@ class CENet(nn.Module):
             self.text_encoder.model.embeddings.requires_grad_(c.bert == "finetune" and c.embeddings == "trained")
             D = self.text_encoder.size
         self.enhance = Enhancement(dataset, D, c)
-        self.head = nn.Sequential(
-            nn.Dropout(c.dropout), nn.Linear(D, D), nn.Tanh(), nn.Dropout(c.dropout), nn.Linear(D, 1)
-        )
+        self.head = nn.Sequential(Dropout(c.dropout), nn.Linear(D, D), nn.Tanh(), Dropout(c.dropout), nn.Linear(D, 1))
         for part in (*self.enhance.modules(), *self.head):
             if isinstance(part, (nn.Linear, nn.Embedding)):  # as in BERT
                 nn.init.normal_(part.weight, std=0.02)

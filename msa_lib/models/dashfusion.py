@@ -36,6 +36,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import EncoderBlock, Output, as_extras, attend, feed_forward, masked_mean
 from msa_lib.train.procedure import Procedure
@@ -132,7 +133,7 @@ class FrameEncoder(nn.Module):
         self.proj = nn.Linear(size, c.d)
         self.cls = nn.Parameter(torch.ones(1, 1, c.d))
         self.position = nn.Parameter(torch.zeros(1, 1 + steps, c.d))
-        self.drop = nn.Dropout(c.dropout_in)
+        self.drop = Dropout(c.dropout_in)
         self.layers = nn.ModuleList(EncoderBlock(c.d, c.heads, 2 * c.d, c.dropout) for _ in range(c.n_layers))
         self.norm = nn.LayerNorm(c.d)
 

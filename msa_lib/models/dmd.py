@@ -37,6 +37,7 @@ from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.crossmodal import Convolutions, CrossEncoder, SelfEncoder, last
 from msa_lib.models.parts.decoupled import DecoupledProcedure, Residual, l1, label_margin, overlap, squared_gap, stacked
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Output, absent, as_extras
 from msa_lib.models.parts.losses import weighted
@@ -177,7 +178,7 @@ class Homogeneous(nn.Module):
     def __init__(self, steps: int, d: int, dropout: float) -> None:
         super().__init__()
         self.inner, self.outer, self.out = nn.Linear(steps * d, d), nn.Linear(d, steps * d), nn.Linear(steps * d, 1)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r = F.relu(self.inner(x))

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, all_but, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.features import TimeConv
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Bank, EncoderBlock, Output, as_extras, masked_mean, mlp, sinusoid
@@ -205,7 +206,7 @@ class FDMER(nn.Module):
         self.encoders = nn.ModuleList(ENCODERS[c.encoder](size, c) for size in self.inputs.dims)
         self.common, self.private = mlp(c.d, c.d, c.d, dropout=c.dropout), Bank(c.d, c.d, c.d)
         self.discriminator = mlp(c.d, c.d, 3, dropout=c.dropout)
-        self.fusion, self.drop, self.out = FUSION[c.fusion](c), nn.Dropout(c.dropout), nn.Linear(6 * c.d, 1)
+        self.fusion, self.drop, self.out = FUSION[c.fusion](c), Dropout(c.dropout), nn.Linear(6 * c.d, 1)
         self.consistency, self.parts = CONSISTENCY[c.consistency], DISPARITY[c.disparity]
         self.register_buffer("reversal", torch.ones(()), persistent=False)  # set by the procedure
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, all_but, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.features import TimeConv
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, as_extras, mlp
@@ -215,7 +216,7 @@ class ICCN(nn.Module):
         D, *others = self.inputs.dims
         self.audio, self.vision = (SequenceNet(size, c.d_av) for size in others)
         self.with_audio, self.with_vision = (ProductNet(D, c.d_av, c) for _ in range(2))
-        self.drop, self.head = nn.Dropout(c.dropout), HEAD[c.head](D + 2 * c.k)
+        self.drop, self.head = Dropout(c.dropout), HEAD[c.head](D + 2 * c.k)
 
     def forward(self, batch: Batch) -> Output:
         (text, audio, vision), masks = self.inputs(batch)  # [B,T,D], [B,T] each

@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Bank, EncoderBlock, Output, as_extras, masked_mean
 from msa_lib.models.parts.losses import mean_of, weighted
@@ -168,7 +169,7 @@ class Adversary(nn.Module):
 
     def __init__(self, c: MISAConfig) -> None:
         super().__init__()
-        self.guess = nn.Sequential(nn.Linear(c.d, c.d), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d, 3))
+        self.guess = nn.Sequential(nn.Linear(c.d, c.d), nn.ReLU(), Dropout(c.dropout), nn.Linear(c.d, 3))
         self.reversal = c.reversal
 
     def forward(self, s: Tensor, available: Tensor) -> Tensor:
@@ -223,7 +224,7 @@ class MISA(nn.Module):
         self.project = nn.ModuleList(nn.Sequential(nn.Linear(n, d), nn.ReLU(), nn.LayerNorm(d)) for n in sizes)
         self.private, self.shared, self.decode = Bank(d, d), nn.Linear(d, d), Bank(d, d)
         self.attend = EncoderBlock(d, c.heads, c.d_hidden, c.attention_dropout, nn.ReLU)
-        self.read = nn.Sequential(nn.Linear(6 * d, 3 * d), nn.Dropout(c.dropout), nn.ReLU(), nn.Linear(3 * d, 1))
+        self.read = nn.Sequential(nn.Linear(6 * d, 3 * d), Dropout(c.dropout), nn.ReLU(), nn.Linear(3 * d, 1))
         self.similarity = SIMILARITY[c.similarity](c)
 
     def forward(self, batch: Batch) -> Output:

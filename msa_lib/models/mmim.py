@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, absent, as_extras
 from msa_lib.models.parts.losses import infonce, mean_of, weighted
@@ -107,7 +108,7 @@ class Fusion(nn.Module):
 
     def __init__(self, size: int, c: MMIMConfig) -> None:
         super().__init__()
-        self.drop, self.linear1, self.linear2 = nn.Dropout(c.dropout), nn.Linear(size, c.d), nn.Linear(c.d, c.d)
+        self.drop, self.linear1, self.linear2 = Dropout(c.dropout), nn.Linear(size, c.d), nn.Linear(c.d, c.d)
         self.out = nn.Linear(c.d, 1)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, all_but, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import (
     Attention,
@@ -109,7 +110,7 @@ class MaskedSteps(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.drop = nn.Dropout(rate)
+        self.drop = Dropout(rate)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(self.drop(torch.ones_like(x[..., :1])) > 0, x, 0.0)
@@ -122,7 +123,7 @@ class MBA(nn.Module):
         super().__init__()
         self.mask, self.norm = MASKING[c.masking](c), nn.LayerNorm(c.d)
         self.ask = nn.ModuleList(Attention(c.d, c.heads, c.dropout) for _ in range(2))
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def forward(self, text: Tensor, others: list[Tensor], masks: list[Tensor]) -> Tensor:
         query = self.mask(text)
@@ -182,7 +183,7 @@ class ShiftingGate(nn.Module):
     def __init__(self, c: MSGConfig) -> None:
         super().__init__()
         self.hybrid, self.gate, self.norm = HYBRID[c.hybrid](c), GATE[c.gate](c), nn.LayerNorm(c.d)
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def forward(self, x: Tensor, others: list[Tensor], masks: list[Tensor], mu: Tensor) -> tuple[Tensor, Tensor]:
         h = self.gate(self.hybrid(x, others, masks), x)

@@ -41,6 +41,7 @@ from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.crossmodal import CrossLayer, joined, positions
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Output, as_extras
 from msa_lib.models.parts.losses import mean_of, weighted
@@ -191,7 +192,7 @@ class Preferential(nn.Module):
     def __init__(self, c: PriSAConfig) -> None:
         super().__init__()
         self.layers, self.norm, self.summary = layers(c, 1 + c.n_layers), nn.LayerNorm(c.d), c.summary_score
-        self.drop = nn.Dropout(c.embed_dropout)
+        self.drop = Dropout(c.embed_dropout)
 
     def forward(self, x: Tensor, frames: Tensor, text: Tensor, there: Tensor) -> Tensor:
         d, any_step = x.shape[-1], there.any(-1)[:, None, None]
@@ -209,7 +210,7 @@ def layers(c: PriSAConfig, n: int) -> nn.ModuleList:
 
 
 def head(size: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(size, 1))
+    return nn.Sequential(nn.Linear(size, size), Dropout(dropout), nn.ReLU(), nn.Linear(size, 1))
 
 
 # ----------------------------------------------------------------------------------------- Loss, training and network
@@ -278,7 +279,7 @@ class PriSA(nn.Module):
         super().__init__()
         self.c, self.inputs, self.room, self.fit = c, Inputs(dataset, c.bert), room_of(dataset), ORDER[c.heads_order][1]
         self.project = nn.ModuleList(nn.Linear(D, c.d, bias=False) for D in self.inputs.dims)
-        self.augment, self.drop = Augment(c), nn.Dropout(c.embed_dropout)
+        self.augment, self.drop = Augment(c), Dropout(c.embed_dropout)
         self.private = nn.ModuleList(Private(c) for _ in range(2))
         self.fused = nn.ModuleList(Preferential(c) for _ in range(2))
         self.own = nn.ModuleList(head(c.d, c.out_dropout) for _ in range(4))

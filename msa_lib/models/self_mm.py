@@ -35,6 +35,7 @@ from msa_lib import MODALITIES
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import TEXT_VECTOR, Inputs
 from msa_lib.models.parts.layers import Output, as_extras
 from msa_lib.models.parts.losses import mean_of, weighted
@@ -126,7 +127,7 @@ class Head(nn.Module):
 
     def __init__(self, size: int, d: int, dropout: float) -> None:
         super().__init__()
-        self.drop, self.linear1, self.linear2 = nn.Dropout(dropout), nn.Linear(size, d), nn.Linear(d, d)
+        self.drop, self.linear1, self.linear2 = Dropout(dropout), nn.Linear(size, d), nn.Linear(d, d)
         self.out = nn.Linear(d, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.data.dataset import LABEL_RANGE
 from msa_lib.models.card import Card, Stated, lacking
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.layers import Output, mlp
 from msa_lib.models.parts.losses import weighted
 from msa_lib.models.parts.subnets import Subnets
@@ -109,7 +110,7 @@ class TFN(nn.Module):
         self.c, self.range = c, RANGE[c.out_range](dataset.scale)
         self.subnets = Subnets(dataset, c, c.text_out)
         size = (c.text_out + 1) * (c.d_a + 1) * (c.d_v + 1)
-        self.drop, self.inference = nn.Dropout(c.dropout_z), mlp(size, c.fusion, c.fusion, 1)
+        self.drop, self.inference = Dropout(c.dropout_z), mlp(size, c.fusion, c.fusion, 1)
 
     def forward(self, batch: Batch) -> Output:
         z_t, z_a, z_v = self.subnets(batch)  # [B,1+d_m]

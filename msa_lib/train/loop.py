@@ -23,7 +23,7 @@ from msa_lib.switches import checked
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import State, load_weights, trained_names, trained_weights
 
-VERSION = 1  # of the loop and of the defaults below; raised when either changes what a run gives
+VERSION = 2  # of the loop and of the defaults below; raised when either changes what a run gives
 Selection = Literal["val_mae", "val_loss", "val_corr", "last", "test_oracle"]
 
 

@@ -33,6 +33,7 @@ class Procedure:
         self.network, self.dataset, self.config = network, dataset, config
         if config.optimiser != "adamw" and type(self).optimiser is not Procedure.optimiser:
             raise ValueError(f"optimiser={config.optimiser!r}: {type(network).__name__} has an optimiser of its own.")
+        self.parameters = list(network.parameters())  # to walk through all modules takes longer than to clip
         self.optimisers: dict[str, torch.optim.Optimizer] = {"main": self.optimiser(self.groups())}
         self.schedules: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}  # stepped by whoever makes them
         self.companions: dict[str, nn.Module] = {}  # trained along, no part of the network that predicts
@@ -93,11 +94,13 @@ class Procedure:
     def clip(self, optimiser: str) -> None:
         """After each backward."""
         if self.config.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
 
     def drop_gradients(self) -> None:
         self.summed = 0
-        for module in (self.network, *self.companions.values()):
+        for parameter in self.parameters:
+            parameter.grad = None
+        for module in self.companions.values():
             module.zero_grad(set_to_none=True)
 
     def after_step(self, batch: Batch, output: Output) -> None:
@@ -131,4 +134,4 @@ class SummedAdam(Adam):
 
     def clip(self, optimiser: str) -> None:
         if self.config.clip:
-            nn.utils.clip_grad_value_(self.network.parameters(), self.config.clip)
+            nn.utils.clip_grad_value_(self.parameters, self.config.clip)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data.dataset import steps_mask
-from msa_lib.models.parts.layers import at_step
+from msa_lib.models.parts.dropout import Dropout, dot_product
+from msa_lib.models.parts.layers import at_step, convolved
 
 
 def positions(mask: Tensor, d: int) -> Tensor:
@@ -62,7 +63,7 @@ class CrossAttention(nn.Module):
         k, v = F.linear(memory, W[self.d :], b[self.d :]).chunk(2, -1)
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # [B,heads,T,d/heads]
         dropout = self.dropout if self.training else 0.0
-        return self.out(self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)))
+        return self.out(self.merge(dot_product(q, k, v, mask, dropout)))
 
 
 class CrossLayer(nn.Module):
@@ -72,8 +73,8 @@ class CrossLayer(nn.Module):
         super().__init__()
         self.attention = CrossAttention(d, heads, attn, merge)
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), nn.Dropout(relu), nn.Linear(4 * d, d))
-        self.drop = nn.Dropout(res)
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), Dropout(relu), nn.Linear(4 * d, d))
+        self.drop = Dropout(res)
         for layer in (self.ffn[0], self.ffn[3]):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -109,7 +110,7 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.place, self.readable = place, readable
         self.layers = nn.ModuleList(CrossLayer(d, heads, attn, relu, res) for _ in range(n_layers))
-        self.norm, self.drop = nn.LayerNorm(d), nn.Dropout(embed)
+        self.norm, self.drop = nn.LayerNorm(d), Dropout(embed)
 
     def embed(self, x: Tensor, mask: Tensor) -> Tensor:
         return self.drop(math.sqrt(x.shape[-1]) * x + self.place(mask, x))
@@ -146,7 +147,7 @@ class Convolutions(nn.ModuleList):
 
     def __init__(self, dims: Sequence[int], d: int, kernels: Sequence[int], text_dropout: float) -> None:
         super().__init__(nn.Conv1d(D, d, k, bias=False) for D, k in zip(dims, kernels, strict=True))
-        self.drop, self.kernels = nn.Dropout(text_dropout), kernels
+        self.drop, self.kernels = Dropout(text_dropout), kernels
 
     def steps(self, steps: Sequence[int]) -> list[int]:
         """What is left of that many steps of each modality."""
@@ -157,7 +158,7 @@ class Convolutions(nn.ModuleList):
         X, valid = [], []
         for m, (x, mask) in enumerate(zip([self.drop(raw[0]), *raw[1:]], masks, strict=True)):
             k, n = self.kernels[m], mask.sum(-1)
-            x = self[m](F.pad(x, (0, 0, 0, max(0, k - x.shape[1]))).transpose(1, 2)).transpose(1, 2)
+            x = convolved(F.pad(x, (0, 0, 0, max(0, k - x.shape[1]))), self[m].weight)
             mask = steps_mask((n - k + 1).clamp(min=1) * (n > 0), x.shape[1])
             X.append(x * mask[..., None])
             valid.append(mask)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.train.procedure import SummedAdam
 
 
@@ -17,7 +18,7 @@ class Residual(nn.Module):
 
     def __init__(self, d: int, dropout: float) -> None:
         super().__init__()
-        self.inner, self.outer, self.drop = nn.Linear(d, d), nn.Linear(d, d), nn.Dropout(dropout)
+        self.inner, self.outer, self.drop = nn.Linear(d, d), nn.Linear(d, d), Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer(self.drop(F.relu(self.inner(x)))) + x

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msa_lib.models.parts.dropout import Dropout, dot_product
+
 
 class Output(NamedTuple):
     """What every model returns."""
@@ -51,11 +53,23 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return torch.einsum("...td,...t->...d", x, weight) / weight.sum(-1, keepdim=True).clamp(min=1)
 
 
+def convolved(x: Tensor, weight: Tensor, padding: int = 0) -> Tensor:
+    """Convolution over time of x [B,T,D] with weight [d,D,k], `padding` zeros at both ends -> [B,T+2*padding-k+1,d].
+
+    One product for all places of the kernel, then a sum of shifted steps: a third of the time of `F.conv1d` on a CPU.
+    """
+    k = weight.shape[-1]
+    steps = x.shape[1] + 2 * padding - k + 1
+    places = F.linear(x, weight.permute(2, 0, 1).flatten(0, 1))  # [B,T,k*d]
+    places = F.pad(places, (0, 0, padding, padding)).chunk(k, -1)
+    return sum(place[:, i : i + steps] for i, place in enumerate(places))
+
+
 def mlp(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers of the given sizes with ReLU (and dropout) between them."""
     layers: list[nn.Module] = []
     for size_in, size_out in pairwise(sizes):
-        layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(size_in, size_out), nn.ReLU(), Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 
@@ -77,9 +91,7 @@ class Bank(nn.Module):
 
 
 def feed_forward(d: int, hidden: int, dropout: float, activation: type = nn.GELU) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(d, hidden), activation(), nn.Dropout(dropout), nn.Linear(hidden, d), nn.Dropout(dropout)
-    )
+    return nn.Sequential(nn.Linear(d, hidden), activation(), Dropout(dropout), nn.Linear(hidden, d), Dropout(dropout))
 
 
 def attend(
@@ -90,11 +102,14 @@ def attend(
 
     A row without a single valid key yields zeros, not NaN: it attends to everything and is then multiplied by 0.
     """
-    any_key = mask.any(-1)  # [B]
-    keys = (mask | ~any_key[:, None])[:, None, None, :]  # [B,1,1,T']
+    any_key = mask.any(-1)[:, None, None]  # [B,1,1]
+    return _attend(q, k, v, mask | ~any_key[..., 0], heads, dropout, scale) * any_key.to(q.dtype)
+
+
+def _attend(q, k, v, seen: Tensor, heads: int, dropout: float, scale: float | None = None) -> Tensor:
+    """`attend` where every row has a key that is seen."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B,heads,T,d/heads]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout, scale=scale)
-    return out.transpose(1, 2).flatten(-2) * any_key[:, None, None].to(out.dtype)  # [B,T,d]
+    return dot_product(q, k, v, seen[:, None, None], dropout, scale).transpose(1, 2).flatten(-2)  # [B,T,d]
 
 
 class Attention(nn.Module):
@@ -108,9 +123,10 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        x = attend(self.q(query), self.k(keys), self.v(keys), mask, self.heads, dropout)
-        return self.out(x) * mask.any(-1)[:, None, None].to(x.dtype)  # the output bias too is 0 without keys
+        dropout, any_key = self.dropout if self.training else 0.0, mask.any(-1)[:, None, None]
+        seen = mask | ~any_key[..., 0]
+        x = self.out(_attend(self.q(query), self.k(keys), self.v(keys), seen, self.heads, dropout))
+        return x * any_key.to(x.dtype)  # the output bias too is 0 without keys
 
 
 class EncoderBlock(nn.Module):
@@ -120,7 +136,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.attention = Attention(d, heads, dropout)
         self.ffn = feed_forward(d, hidden, dropout, activation)
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), nn.Dropout(dropout)
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(d), nn.LayerNorm(d), Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = self.norm1(x + self.drop(self.attention(x, x, mask)))

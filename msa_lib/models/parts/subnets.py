@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from msa_lib import MODALITIES
 from msa_lib.data import Batch, Dataset
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import masked_mean
 from msa_lib.models.parts.recurrent import LSTM
@@ -30,7 +31,7 @@ class SubNet(nn.Sequential):
 
     def __init__(self, size: int, d: int, dropout: float) -> None:
         layers = [layer for d_in in (size, d, d) for layer in (nn.Linear(d_in, d), nn.ReLU())]
-        super().__init__(BatchNorm(size), nn.Dropout(dropout), *layers)
+        super().__init__(BatchNorm(size), Dropout(dropout), *layers)
 
 
 class TextNet(nn.Module):
@@ -38,7 +39,7 @@ class TextNet(nn.Module):
 
     def __init__(self, size: int, d: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.lstm, self.drop, self.linear = LSTM(size, d), nn.Dropout(dropout), nn.Linear(d, out)
+        self.lstm, self.drop, self.linear = LSTM(size, d), Dropout(dropout), nn.Linear(d, out)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return self.linear(self.drop(self.lstm(x, mask)[1]))
