@@ -42,7 +42,8 @@ def kept(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Ten
     Its seed is drawn from PyTorch's generator: the same state of that gives the same mask, to the bit.
     """
     n, bar = math.prod(shape), min(max(round(p * WORDS), 1), WORDS - 1)
-    source = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+    seed = torch.empty(1, dtype=torch.int64).random_().numpy()[0]
+    source = np.random.SFC64(int(seed))
     words = source.random_raw(-(-n // 4)).view(np.uint16)[:n]
     mask = np.multiply(words >= bar, WORDS / (WORDS - bar), dtype=torch.empty((), dtype=dtype).numpy().dtype)
     return torch.from_numpy(mask).view(shape)
