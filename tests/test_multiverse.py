@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy import dataset
 
+from msa_lib.data import load_dataset
 from msa_lib.models import MODELS, build_model
 from msa_lib.study import multiverse
 from msa_lib.study.multiverse import alternatives, at_random, labelled, one_at_a_time, shares, survival
@@ -31,20 +31,26 @@ def test_a_number_is_halved_and_doubled_and_nothing_stays_nothing():
 
 @pytest.mark.parametrize("model", multiverse.ORDERS)
 def test_every_universe_can_be_built_with_and_without_each_part(model):
-    data = dataset()
-    drawn = at_random(model, data, 3)
-    assert drawn == dict(list(at_random(model, data, 5).items())[:3])
-    assert drawn != at_random(model, data, 3, seed=1)
+    data = load_dataset("planted?train=16&valid=8&test=8")
+    drawn = at_random(model, 3)
+    assert drawn == dict(list(at_random(model, 5).items())[:3])
+    assert drawn != at_random(model, 3, seed=1)
     rows = labelled(model, drawn, multiverse.ORDERS[model])
     assert len(rows) == 3 * (1 + len(multiverse.ORDERS[model]))
     for name, switches in rows.values():
         build_model(name, data, **(MODELS[name].SMALL | switches))
-    alone = one_at_a_time(model, data)
+    alone = one_at_a_time(model)
     assert all(len(switches) == 1 for switches in alone.values())
     assert set().union(*alone.values()) <= set(alternatives(model))
-    if model == "amsgfn":  # the data know no dominant modality
-        assert "select=oracle" not in alone
-        assert "select=random" in alone
+
+
+def test_universes_that_contradict_themselves_are_drawn_again():
+    assert "fuse_input=recon_factors" in one_at_a_time("dsrf")
+    drawn = at_random("dsrf", 200).values()
+    assert all(switches["fuse"] == "concat" for switches in drawn if switches["absent"] == "learned")
+    assert {switches["absent"] for switches in drawn} == {"zeros", "learned"}
+    assert "recon_factors" not in {switches["fuse_input"] for switches in drawn}  # nothing to put in without routing
+    assert {switches["K"] for switches in drawn} == {2, 4, 8}
 
 
 def drawn(count: int, rng: np.random.Generator) -> tuple[dict, dict]:

@@ -260,6 +260,7 @@ class DSRF(nn.Module):
     ablation that has no such thing lacks the key. For an absent modality they are zeros."""
 
     Config, VARIANTS, CARD, RECIPES, SMALL = DSRFConfig, VARIANTS, CARD, RECIPES, SMALL
+    check = staticmethod(other.check)
     RECORD = ("coupling", "uncertainty", "factor_weight")
 
     @staticmethod
@@ -269,7 +270,7 @@ class DSRF(nn.Module):
 
     def __init__(self, dataset: Dataset, c: DSRFConfig) -> None:
         super().__init__()
-        other.check(c)
+        self.check(c)
         self.c, self.range = c, LABEL_RANGE[dataset.scale]
         self.features = Features(dataset, c.d, c.modalities, c.missing, c.bert, c.proj, c.pos, "padded")  # 3.3
         self.letters = self.features.letters

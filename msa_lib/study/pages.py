@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from msa_lib.data import split_options
 from msa_lib.models import MODELS
+from msa_lib.study import multiverse
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ SCALES: dict[str, Scale] = {
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
 }
 FIRST_SEED = 1111
+UNIVERSES = 30  # per model
 SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
 
 
@@ -207,6 +209,27 @@ PAGES: dict[str, Page] = {
             for label, switches in MODELS[model].VARIANTS.items()
         }
         | REFERENCE_ROWS,
+        on_demand=True,
+    ),
+    "one_choice": Page(
+        "Each open choice of the papers, one at a time",
+        "mosi",
+        {"amsgfn: full": ("amsgfn", {}), "dsrf: full": ("dsrf", {})}
+        | {
+            f"{model}: {label}": (model, switches)
+            for model in multiverse.ORDERS
+            for label, switches in multiverse.one_at_a_time(model).items()
+        },
+        on_demand=True,
+    ),
+    "multiverse": Page(
+        "All open choices of the papers at once, at random",
+        "mosi",
+        {
+            label: row
+            for model, orders in multiverse.ORDERS.items()
+            for label, row in multiverse.labelled(model, multiverse.at_random(model, UNIVERSES), orders).items()
+        },
         on_demand=True,
     ),
     "selection": Page(
