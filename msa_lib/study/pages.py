@@ -17,11 +17,13 @@ from msa_lib.study import multiverse
 class Scale:
     """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
 
-    Sizes apply to planted data only: real data are never cut.
+    Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages that
+    are shown on demand.
     """
 
     seeds: int
     cost: str
+    others: int | None = None
     sizes: str = ""  # options of a planted data set
     switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
     train: Mapping = field(default_factory=dict)
@@ -36,8 +38,9 @@ SCALES: dict[str, Scale] = {
         train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
     ),
     "quick": Scale(
-        seeds=3,
-        cost="minutes on two cores; small models",
+        seeds=10,
+        cost="minutes on two cores; small models, at most 3 seeds of a baseline",
+        others=3,
         sizes="train=400&valid=200&test=400",
         switches={name: model.SMALL for name, model in MODELS.items()}
         | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},

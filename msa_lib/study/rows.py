@@ -9,7 +9,7 @@ from msa_lib.data import Dataset
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.models import MODELS, card
 from msa_lib.runs import Run
-from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, amount, tuned_label
+from msa_lib.study.pages import BASELINES, FIRST_SEED, PAGES, SCALES, amount, tuned_label
 from msa_lib.study.standins import stands_in
 from msa_lib.train import TrainConfig
 
@@ -28,6 +28,8 @@ def runs_of(
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
+    The seeds of baselines beside a paper's rows are bounded by the scale (`Scale.others`).
+
     Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
     those of the scale anyway. Runs that are only looked up (`train` false) do not need their text encoder here.
     """
@@ -43,7 +45,8 @@ def runs_of(
             continue
         switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
         train = {k: v for k, v in settings.items() if k in TRAINING}
-        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        few = size.others if model in BASELINES and not PAGES[page].on_demand else None
+        for seed in range(FIRST_SEED, FIRST_SEED + min(seeds, few or seeds)):
             runs.append(Run(model, name, seed, switches, train, root or None, device, label))
     return runs
 
