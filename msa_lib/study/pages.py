@@ -17,8 +17,8 @@ from msa_lib.study import multiverse
 class Scale:
     """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
 
-    Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages that
-    are shown on demand.
+    Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages
+    that are shown on demand.
     """
 
     seeds: int
