@@ -76,7 +76,7 @@ VARIANTS = {
     "as released": {"entropy_from": "third"},
     "as in MMSA": {"entropy_from": "third", "bidirectional": True},
 }
-SMALL = {"hidden": 8, "d_av": 8, "d": 16}
+SMALL = {"hidden": 8, "d_av": 8, "d": 16, "text": "mean"}  # planted text begins with no token that sums it up
 
 
 def _recipe(bound_share: float, source: str = "MMIM, config.py; equal in MMSA") -> dict[str, Stated]:
