@@ -16,7 +16,7 @@ import pytest
 
 from papers_check import PAPERS, checks, load_reported
 from papers_check.checks import audit, controls, gaps, one_table, score_limits, two_papers
-from papers_check.checks.finding import FOLDER, SEVERITIES, Finding, by_severity, judged, load_readings, severity
+from papers_check.checks.finding import FOLDER, SEVERITIES, Finding, by_severity, innocent, load_innocent, severity
 from papers_check.printed.rows import Row, column, rows, slug
 from papers_check.show import finding_pages
 
@@ -252,7 +252,7 @@ def test_high_and_medium_are_what_the_rule_says(collected):
 
 def test_a_finding_without_an_innocent_reading_is_refused():
     with pytest.raises(ValueError, match="neither it nor its check 'hunch' has an innocent reading"):
-        judged("hunch", "dsrf-claim-x")
+        innocent("hunch", "dsrf-claim-x")
 
 
 @pytest.mark.parametrize(
@@ -267,11 +267,11 @@ def test_readings_out_of_shape_are_named(tmp_path, name, change, message):
         text = (FOLDER / f"{part}.csv").read_text(encoding="utf-8")
         (tmp_path / f"{part}.csv").write_text(change(text) if part == name else text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        load_readings(tmp_path)
+        load_innocent(tmp_path)
 
 
 def test_every_reading_is_of_a_finding_or_of_a_part_of_one(collected):
-    of_finding, of_check = load_readings()
+    of_finding, of_check = load_innocent()
     names = {finding.id for finding in collected[0]}
     for id, reading in of_finding.items():
         assert id in names or reading["part_of"] in names, f"{id} judges nothing"
@@ -377,7 +377,7 @@ def test_numbers_of_known_findings(collected, name, words):
 
 def test_the_layers(collected):
     found, _ = collected
-    first = audit.facts(found)
+    first = audit.key_facts(found)
     assert [finding.place for finding in first] == list(range(1, 11))
     groups = audit.grouped(found)
     assert sum(map(len, groups.values())) + len(first) == len(found)

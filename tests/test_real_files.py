@@ -128,7 +128,7 @@ def test_settings_do_not_depend_on_how_a_set_is_named(tmp_path, name):
         settings = run.switches | run.train
         assert (settings["d"], settings["lr"], settings["weight_decay"]) == printed
         assert settings["lr_encoder"] == settings["lr"]
-        assert study._stands_for(name, dataset, "full") == ""
+        assert study.not_judged_because(name, dataset, "full") == ""
 
 
 def test_a_file_fills_the_half_of_a_table_that_it_is(tmp_path):
@@ -138,7 +138,6 @@ def test_a_file_fills_the_half_of_a_table_that_it_is(tmp_path):
     assert not missing
     runs_there = study.runs_of("dsrf_table2_sims_simsv2", str(file), None, load_dataset(str(file)), 1, "full")
     assert next(r for r in runs_there if r.label == "full").switches["d"] == 128
-    assert study.second_of("dsrf_table2_sims_simsv2", str(file), "full") == ""
 
 
 def test_other_settings_than_the_printed_ones_are_not_judged():

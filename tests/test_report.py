@@ -301,7 +301,7 @@ def test_what_stands_on_the_page(whole, audited):
     found, counts = audited
     shown = [element["id"] for element in page.all("article")]
     assert sorted(shown) == sorted(one.id for one in found)
-    assert shown[:10] == [one.id for one in audit.facts(found)]
+    assert shown[:10] == [one.id for one in audit.key_facts(found)]
     assert len(page.all("img")) == 10  # a picture each
     kinds = pd.Series([element["data-kind"] for element in page.elements if "data-kind" in element]).value_counts()
     assert kinds["finding"] == len(found)

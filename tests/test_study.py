@@ -138,15 +138,15 @@ def test_data_of_paths(tmp_path):
 
 def test_a_table_of_two_data_sets_has_a_second():
     page = "dsrf_table1_mosi_mosei"
-    assert study.second_of(page, "planted", "smoke") == "planted-mosei?train=48&valid=24&test=32"
-    assert study.second_of(page, "planted-mosi", "quick") == ""  # one data set was asked for
-    assert study.second_of(page, "planted?cue=hidden", "quick") == ""
-    assert study.second_of("amsgfn_table2_mosi", "planted", "quick") == ""
+    assert study.places(page, "planted", "smoke")[0]["mosei"] == ("planted-mosei?train=48&valid=24&test=32", None)
+    assert list(study.places(page, "planted-mosi", "quick")[0]) == ["mosi"]  # one data set was asked for
+    assert list(study.places(page, "planted?cue=hidden", "quick")[0]) == ["mosi"]
+    assert list(study.places("amsgfn_table2_mosi", "planted", "quick")[0]) == ["mosi"]
 
 
 def test_the_second_real_data_set_may_be_missing(tmp_path):
     assert study.data_of("dsrf_table2_sims_simsv2", str(tmp_path), "full") == ("sims", str(tmp_path))
-    assert study.second_of("dsrf_table2_sims_simsv2", str(tmp_path), "full") == ""
+    assert not study.places("dsrf_table2_sims_simsv2", str(tmp_path), "full")[0]
 
 
 def test_full_scale_takes_what_the_paper_states():
@@ -338,12 +338,12 @@ def test_real_data_are_judged_only_as_what_they_are(monkeypatch):
     planted = load_dataset("planted?train=8&valid=4&test=686")
     real, few = replace(planted, synthetic=False, name="/some/where/mosi.npz"), study.first_samples(planted, 8)
     text = replace(real.train, lengths=real.train.lengths * torch.tensor([1, 0, 0]), host_lengths=None)
-    assert study._stands_for("mosi", planted, "smoke") == ""
-    assert study._stands_for("mosi", real, "full") == ""
-    assert "full scale only" in study._stands_for("mosi", real, "quick")
-    assert "mosi.npz has 686 test samples" in study._stands_for("mosei", real, "full")
-    assert "lacks a modality" in study._stands_for("mosi", replace(real, train=text), "full")
-    assert "has 8 test samples" in study._stands_for("mosi", replace(few, synthetic=False), "full")
+    assert study.not_judged_because("mosi", planted, "smoke") == ""
+    assert study.not_judged_because("mosi", real, "full") == ""
+    assert "full scale only" in study.not_judged_because("mosi", real, "quick")
+    assert "mosi.npz has 686 test samples" in study.not_judged_because("mosei", real, "full")
+    assert "lacks a modality" in study.not_judged_because("mosi", replace(real, train=text), "full")
+    assert "has 8 test samples" in study.not_judged_because("mosi", replace(few, synthetic=False), "full")
 
 
 def test_amounts():

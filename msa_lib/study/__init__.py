@@ -10,9 +10,9 @@ from msa_lib.study.captions import NOTEBOOKS, caption, command, first_samples, f
 from msa_lib.study.label_tables import split_labels, split_sizes
 from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES, amount
 from msa_lib.study.rows import left_out, runs_of
-from msa_lib.study.standins import data_of, expect_data, places, second_of, sized, stands_in
-from msa_lib.study.tables import _stands_for, table_rows
+from msa_lib.study.standins import data_of, expect_data, places, sized, stands_in
+from msa_lib.study.tables import not_judged_because, table_rows
 
-__all__ = ["FIRST_SEED", "NOTEBOOKS", "PAGES", "SCALES", "_stands_for", "amount", "caption", "command", "data_of",
-           "expect_data", "first_samples", "folder", "headline", "left_out", "places", "runs_of", "second_of", "sized",
+__all__ = ["FIRST_SEED", "NOTEBOOKS", "PAGES", "SCALES", "amount", "caption", "command", "data_of", "expect_data",
+           "first_samples", "folder", "headline", "left_out", "not_judged_because", "places", "runs_of", "sized",
            "split_labels", "split_sizes", "stands_in", "table_rows"]  # fmt: skip

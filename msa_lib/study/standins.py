@@ -42,12 +42,6 @@ def places(page: str, data: str, scale: str) -> tuple[dict[str, tuple[str, str |
     return there, list(dict.fromkeys(absent.values()))
 
 
-def second_of(page: str, data: str, scale: str) -> str:
-    """Name of the data set of a table's right half, in the same root; empty if there is none or one file is for all."""
-    there, _ = places(page, data, scale)
-    return there[PAGES[page].second][0] if len(there) == 2 else ""
-
-
 def stands_in(page: str, name: str, dataset: Dataset) -> str:
     """The printed data set for which a page takes `dataset`, loaded as `name`: of two the one that it is, if it is one.
 

@@ -23,7 +23,7 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     One dict per table: paper, table, data (printed data set -> name, synthetic, test samples of ours), rows (result
     rows, perhaps none), ours (the labels that rows can have), readings, conditions (frozen or fine-tuned BERT, where
     there are runs of both: name -> {label: label under it}), skipped (why a data set cannot stand for the
-    printed one, a sentence each: see `_stands_for`).
+    printed one, a sentence each: see `not_judged_because`).
     """
     tables = []
     for name, page in PAGES.items():
@@ -38,7 +38,7 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
                 skipped.append(str(problem))
                 continue
             rows = finished(runs_of(name, half, root, dataset, seeds, scale, device, train=False), store)
-            reason = _stands_for(printed, dataset, scale)
+            reason = not_judged_because(printed, dataset, scale)
             if reason:
                 skipped.append(reason)
                 continue
@@ -63,7 +63,7 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path, device: str
     return tables
 
 
-def _stands_for(printed: str, dataset: Dataset, scale: str) -> str:
+def not_judged_because(printed: str, dataset: Dataset, scale: str) -> str:
     """Why runs on `dataset` at `scale` say nothing about numbers printed for a data set; empty if they do.
 
     Planted data stand in for any (only relations are read off them). Real data must be that set, whole, at full scale.

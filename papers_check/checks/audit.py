@@ -21,14 +21,13 @@ from papers_check.checks import (
     two_papers,
 )
 from papers_check.checks.claims import NOTHING_PRINTED
-from papers_check.checks.finding import GROUPS, Finding, by_severity, found, judged
-from papers_check.printed.papers import DATA
-from papers_check.printed.papers import TITLES as PAPER_TITLES
+from papers_check.checks.finding import GROUPS, Finding, by_severity, innocent, new_finding
+from papers_check.printed.papers import DATA, TITLES
 
 FINDINGS = DATA / "findings"
 # Each module has `findings()` and `examined()`, how many things it looked at.
 MODULES = (claims, gaps, checklist, external, one_table, score_limits, two_papers, equations, gain_noise)
-TITLES = PAPER_TITLES | {"both": "both papers"}
+SUBJECT_TITLES = TITLES | {"both": "both papers"}
 SURVIVES = {
     "yes": "The finding stands under every reading listed.",
     "no": "One of these readings clears it; the finding is listed for information.",
@@ -60,7 +59,7 @@ def merged(items: Iterable[Finding]) -> list[Finding]:
         raise ValueError(f"finding id {twice[0]!r} occurs twice: expected every id once")
     kept, parts = {}, {}
     for item in items:
-        target = judged(item.check, item.id)["part_of"].format(paper=item.paper)
+        target = innocent(item.check, item.id)["part_of"].format(paper=item.paper)
         if target and target != item.id:
             parts.setdefault(target, []).append(item)
         else:
@@ -81,13 +80,13 @@ def _whole(target: str, members: list[Finding]) -> Finding:
     cells = [f"{_where(item, target)}: {item.quote}" for item in members if item.quoted == "cells"]
     quotes = cells or [item.quote for item in members]
     verdicts = dict.fromkeys(item.verdict for item in members)
-    return found(
+    return new_finding(
         first.check,
         target,
         "; ".join(dict.fromkeys(_where(item, target).partition(", row ")[0] for item in members)),
         first.quote if one else "\n".join(dict.fromkeys(quotes)),
         first.computed if one else f"{len(members)} places, a line each",
-        first.verdict if len(verdicts) == 1 else judged(first.check, target)["title"] or "; ".join(verdicts),
+        first.verdict if len(verdicts) == 1 else innocent(first.check, target)["title"] or "; ".join(verdicts),
         first.explanation if one else f"For the first: {first.explanation}",
         "cells" if cells else first.quoted,
     )
@@ -99,14 +98,14 @@ def _where(item: Finding, target: str) -> str:
 
 def located(item: Finding) -> str:
     """Paper and place; of both papers the place names each."""
-    return item.where if item.paper == "both" else f"{TITLES[item.paper]}, {item.where}"
+    return item.where if item.paper == "both" else f"{SUBJECT_TITLES[item.paper]}, {item.where}"
 
 
 def _line(item: Finding, target: str) -> str:
     return f"{_where(item, target)}: {item.computed}"
 
 
-def facts(items: Iterable[Finding]) -> list[Finding]:
+def key_facts(items: Iterable[Finding]) -> list[Finding]:
     """The facts that matter most, in their order."""
     return sorted((item for item in items if item.place), key=lambda item: item.place)
 

@@ -7,7 +7,7 @@ what these two models need. An item that a model does not have is `not applicabl
 
 import pandas as pd
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed.papers import DATA, PAPERS
 
 FOLDER = DATA / "checklist"
@@ -44,7 +44,7 @@ def _decisive(paper: str) -> Finding | None:
     absent = items[(items["status"] == "absent") & items["item"].isin(DECISIVE)]["item"].tolist()
     if not absent:
         return None
-    return found(
+    return new_finding(
         "checklist",
         f"{paper}-missing-runs-and-selection",
         "whole paper",
@@ -63,7 +63,7 @@ def _overview(paper: str) -> Finding | None:
     if not by_status["absent"]:
         return None
     counts = ", ".join(f"{len(names)} {status}" for status, names in by_status.items())
-    return found(
+    return new_finding(
         "checklist",
         f"{paper}-missing-checklist",
         "whole paper",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed.cells import load_reported
 from papers_check.printed.expressions import evaluate
 from papers_check.printed.papers import DATA, PAPERS, TITLES
@@ -53,7 +53,7 @@ def load_claims(paper: str) -> pd.DataFrame:
 def load_names(path: Path = FOLDER / "names.csv") -> list[Finding]:
     """The findings about names, citations and left-over words, as written in `claims/names.csv`."""
     rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
-    return [found("read-by-hand", **row) for row in rows]
+    return [new_finding("read-by-hand", **row) for row in rows]
 
 
 def check(claim: dict[str, str], reported: pd.DataFrame) -> ClaimResult:
@@ -123,7 +123,7 @@ def _finding(fact: str, parts: list[ClaimResult]) -> Finding:
     places = [(f"{TITLES[part.claim['paper']]}, " if both else "") + part.claim["where"] for part in parts]
     computed = [NOTHING_PRINTED if part.status == NOT_EXPRESSIBLE else part.computed for part in parts]
     untrue = "is not true of the printed cells" if main.claim["printed"] == "true" else main.status
-    return found(
+    return new_finding(
         "claim",
         fact,
         "; ".join(dict.fromkeys(places)),

@@ -10,7 +10,7 @@ import numpy as np
 from papers_check.checks import label_counts as labels
 from papers_check.checks.equations_amsgfn import EQUATIONS as AMSGFN
 from papers_check.checks.equations_amsgfn import normalised, softmax
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 
 D = 32  # width of the toy vectors
 FACTORS = ("e", "c", "a", "n")  # emotion, context, ambiguity, noise
@@ -350,7 +350,7 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def _dsrf(name: str, where: str, quote: str, computed: str, verdict: str, explanation: str) -> Finding:
-    return found("equation", f"dsrf-{name}", where, quote, computed, verdict, explanation)
+    return new_finding("equation", f"dsrf-{name}", where, quote, computed, verdict, explanation)
 
 
 DSRF = (

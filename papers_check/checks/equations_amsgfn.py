@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 
 D = 32  # width of the toy vectors
 
@@ -175,7 +175,7 @@ def time_order() -> Finding | None:
 
 
 def _amsgfn(name: str, where: str, quote: str, computed: str, verdict: str, explanation: str) -> Finding:
-    return found("equation", f"amsgfn-{name}", where, quote, computed, verdict, explanation)
+    return new_finding("equation", f"amsgfn-{name}", where, quote, computed, verdict, explanation)
 
 
 EQUATIONS = (

@@ -15,7 +15,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed.cells import load_reported
 from papers_check.printed.expressions import is_better
 from papers_check.printed.papers import BEST, COMPARISONS, DATA, NAMES, NEWEST, PAPERS, is_own, method_of
@@ -118,7 +118,7 @@ def findings() -> list[Finding]:
     checks = (_differing, _better, _own_list, _coinciding, _starred)
     items = [item for paper in PAPERS for check in checks for item in check(paper)]
     facts = pd.read_csv(FOLDER / "facts.csv", dtype=str, keep_default_na=False)
-    return items + [found("read-by-hand", **row) for row in facts.to_dict("records")]
+    return items + [new_finding("read-by-hand", **row) for row in facts.to_dict("records")]
 
 
 def _differing(paper: str) -> list[Finding]:
@@ -144,7 +144,7 @@ def _row_finding(paper, number, dataset, row, off: pd.DataFrame, n: int, dagger:
         shown.append(f"{column(metric, side)} {cells['printed'].iloc[0]} against {values}")
     kind = "conflict" if dagger else "literature"
     printed = off[["metric", "side", "printed"]].drop_duplicates().to_numpy()
-    return found(
+    return new_finding(
         "dagger-rows" if dagger else "no-source-found",
         f"{paper}-{kind}-table{number}-{dataset}-{row.lower().replace('-', '')}",
         f"Table {number}, {NAMES[dataset]}, row {row}",
@@ -167,7 +167,7 @@ def _better(paper: str) -> list[Finding]:
             )
             shown.append(f"{column(metric, side)} {ours}: {', '.join(values)}")
         items.append(
-            found(
+            new_finding(
                 "better-published",
                 f"{paper}-literature-left-out-{dataset}",
                 f"Table {number}, {NAMES[dataset]}",
@@ -213,7 +213,7 @@ def _own_list(paper: str) -> list[Finding]:
         here = cells[cells["dataset"] == dataset].groupby("row", sort=False)
         rows = [(n, part) for n, part in here if is_own(paper, n) or method_of(paper, n).name in methods]
         items.append(
-            found(
+            new_finding(
                 "own-list",
                 f"{paper}-conflict-own-list-{dataset}",
                 f"Table {table}, {NAMES[dataset]}",
@@ -261,7 +261,7 @@ def _coinciding(paper: str) -> list[Finding]:
     rows = Counter(f"{row} {NAMES[dataset]}" for row, dataset in same[["row", "dataset"]].to_numpy())
     marked = Counter(same["marker"].map({"†": "with a dagger", "*": "with a star"}).fillna("unmarked"))
     return [
-        found(
+        new_finding(
             "coincides",
             f"{paper}-literature-coincides-with-mods",
             " and ".join(f"Table {number}" for number in sorted(same["table"].unique())),
@@ -285,7 +285,7 @@ def _starred(paper: str) -> list[Finding]:
     for (number, dataset, row), cells in table.groupby(["table", "dataset", "row"], sort=False):
         if (cells["agreement"] == "equal").all():
             items.append(
-                found(
+                new_finding(
                     "starred-rows",
                     f"{paper}-literature-starred-{dataset}-{row.lower()}",
                     f"Table {number}, {NAMES[dataset]}, row {row}",

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from papers_check.printed.papers import DATA
-from papers_check.printed.papers import PAPERS as ALL_PAPERS
+from papers_check.printed.papers import DATA, PAPERS
 
 FOLDER = DATA / "innocent"
 KINDS = ("claim", "arithmetic", "duplicate", "swap", "missing", "conflict", "literature", "gap", "reference")
-PAPERS = (*ALL_PAPERS, "both")
+SUBJECTS = (*PAPERS, "both")
 SEVERITIES = ("high", "medium", "low", "note")  # worst first
 GROUPS = ("numbers", "equations", "claims without experiment", "comparisons", "references", "open choices")
 SURVIVES = ("yes", "no", "unknown")  # the innocent readings listed, all of them
@@ -68,7 +67,7 @@ class Finding:
         return severity(self.survives, self.needs, self.touches)
 
     def __post_init__(self):
-        choices = (KINDS, PAPERS, SURVIVES, NEEDS, TOUCHES, GROUPS, QUOTED)
+        choices = (KINDS, SUBJECTS, SURVIVES, NEEDS, TOUCHES, GROUPS, QUOTED)
         names = ("kind", "paper", "survives", "needs", "touches", "group", "quoted")
         for name, allowed in zip(names, choices, strict=True):
             if getattr(self, name) not in allowed:
@@ -85,11 +84,11 @@ class Finding:
 
 
 @cache
-def load_readings(folder: Path = FOLDER) -> tuple[dict[str, dict], dict[str, dict]]:
-    """What people judged: finding id -> row of findings.csv, check -> row of checks.csv; columns `JUDGED`.
+def load_innocent(folder: Path = FOLDER) -> tuple[dict[str, dict], dict[str, dict]]:
+    """What would clear the authors, as people judged it: finding id -> row of findings.csv, check -> row of checks.csv.
 
-    `part_of` names the finding that this one is an instance of ("{paper}" stands for its paper); if no check makes that
-    one, it is made of them. ValueError names the first row out of shape.
+    Columns `JUDGED`; `part_of` names the finding that this one is an instance of ("{paper}" stands for its paper); if
+    no check makes that one, it is made of them. ValueError names the first row out of shape.
     """
     tables = []
     for name, key in (("findings", "id"), ("checks", "check")):
@@ -104,15 +103,15 @@ def load_readings(folder: Path = FOLDER) -> tuple[dict[str, dict], dict[str, dic
     return tables[0], tables[1]
 
 
-def judged(check: str, id: str) -> dict:
+def innocent(check: str, id: str) -> dict:
     """The row of `innocent/` for a finding: its own, or that of its check."""
-    of_finding, of_check = load_readings()
+    of_finding, of_check = load_innocent()
     if id not in of_finding and check not in of_check:
         raise ValueError(f"{id}: neither it nor its check {check!r} has an innocent reading in papers_check/innocent")
     return of_check.get(check, {}) | {k: v for k, v in of_finding.get(id, {}).items() if v}
 
 
-def found(
+def new_finding(
     check: str,
     id: str,
     where: str,
@@ -125,7 +124,7 @@ def found(
 ) -> Finding:
     """A finding with its innocent reading from `innocent/`; `id` begins with the paper and the kind."""
     paper, kind, _ = id.split("-", 2)
-    reading = judged(check, id)
+    reading = innocent(check, id)
     return Finding(
         id=id,
         kind=kind,
@@ -152,7 +151,7 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Worst first, then by kind, paper and id."""
 
     def key(finding: Finding) -> tuple:
-        place = KINDS.index(finding.kind), PAPERS.index(finding.paper)
+        place = KINDS.index(finding.kind), SUBJECTS.index(finding.paper)
         return SEVERITIES.index(finding.severity), *place, finding.id
 
     return sorted(findings, key=key)

@@ -4,7 +4,7 @@
 seeds in the public training logs of MMSA (`seed_noise`).
 """
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.judge.seed_noise import load_noise
 from papers_check.printed.papers import COMPARISONS, NAMES, TITLES
 from papers_check.printed.rows import column
@@ -36,7 +36,7 @@ def findings() -> list[Finding]:
         for line in least.sort_values("gain_in_sd").itertuples()
     ]
     return [
-        found(
+        new_finding(
             "margins",
             "both-missing-small-margins",
             "AMSGFN Tables 2 to 4; DSRF Tables 1 and 2",

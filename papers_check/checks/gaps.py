@@ -9,7 +9,7 @@ hand.
 
 import pandas as pd
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed.papers import DATA, PAPERS
 
 FOLDER = DATA / "gaps"
@@ -73,7 +73,7 @@ def _problem(gap: dict[str, str], paper: str) -> str:
 def _finding(paper: str) -> Finding:
     gaps = load_gaps(paper)
     with_switch = int((gaps["switch"] != "").sum())
-    return found(
+    return new_finding(
         "gaps",
         f"{paper}-gap-open-choices",
         "whole paper",

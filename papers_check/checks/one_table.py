@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from papers_check.checks import label_counts as labels
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed import arithmetic
 from papers_check.printed.cells import load_reported
 from papers_check.printed.papers import NAMES
@@ -54,7 +54,7 @@ def out_of_range(row: Row) -> Iterator[Finding | None]:
         if low <= float(text) <= high:
             yield None
             continue
-        yield found(
+        yield new_finding(
             "out-of-range",
             f"{row.paper}-arithmetic-out-of-range-{row.slug}-{slug(column(metric, side))}",
             row.where,
@@ -75,7 +75,7 @@ def finer_above_coarser(row: Row) -> Iterator[Finding | None]:
         if arithmetic.coarser_possible(*(row.cells[key] for key in pair)):
             yield None
             continue
-        yield found(
+        yield new_finding(
             "class-order",
             f"{row.paper}-arithmetic-class-order-{row.slug}-{coarse}-{fine}",
             row.where,
@@ -93,7 +93,7 @@ def identical_rows(group: list[Row]) -> Iterator[Finding | None]:
         if len(first.cells) < 3 or first.cells != second.cells:
             yield None
             continue
-        yield found(
+        yield new_finding(
             "equal-rows",
             f"{first.paper}-duplicate-table{first.table}-{first.dataset}-{slug(second.name)}-{slug(first.name)}",
             f"Table {first.table}, {NAMES[first.dataset]}, rows {first.name} and {second.name}",
@@ -123,7 +123,7 @@ def exchanged_columns(group: list[Row]) -> Iterator[Finding | None]:
                 continue
             ranges = ", ".join(f"{column(*key)} {spans[key][0]:g} to {spans[key][1]:g}" for key in (a, b))
             columns = f"{slug(column(*a))}-{slug(column(*b))}"
-            yield found(
+            yield new_finding(
                 "exchanged-columns",
                 f"{row.paper}-swap-table{row.table}-{row.dataset}-{slug(row.name)}-{columns}",
                 row.where,
@@ -160,7 +160,7 @@ def changing_precision(group: list[Row]) -> Iterator[Finding | None]:
         first = group[0]
         names = list(dict.fromkeys(name for fewer in mixed.values() for name in fewer))
         cells = {row.name: row.quote(*(key for key in mixed if row.name in mixed[key])) for row in group}
-        yield found(
+        yield new_finding(
             "precision",
             f"{first.paper}-reference-precision-table{first.table}-{first.dataset}",
             f"Table {first.table}, {NAMES[first.dataset]}",
@@ -184,7 +184,7 @@ def padded_zeros(group: list[Row]) -> Finding | None:
     if not padded:
         return None
     first = group[0]
-    return found(
+    return new_finding(
         "precision",
         f"{first.paper}-reference-padded-zeros-table{first.table}-{first.dataset}",
         f"Table {first.table}, {NAMES[first.dataset]}",
@@ -209,7 +209,7 @@ def accuracy_far_from_f1(group: list[Row]) -> Iterator[Finding | None]:
                 continue
             row = pairs[name]
             acc, f1 = row.cells["acc2", side], row.cells["f1", side]
-            yield found(
+            yield new_finding(
                 "f1-far-below",
                 f"{row.paper}-arithmetic-f1-far-below-accuracy-{row.slug}",
                 row.where,
@@ -261,7 +261,7 @@ def mae_out_of_order(printed: list[Row]) -> Iterator[Finding | None]:
         if mae[k] <= (1 + FAR_MAE) * median:
             yield None
             continue
-        yield found(
+        yield new_finding(
             "mae-against-corr",
             f"{row.paper}-arithmetic-mae-against-corr-{row.slug}",
             row.where,
@@ -285,7 +285,7 @@ def own_rows_agree(printed: list[Row]) -> Iterator[Finding | None]:
             if before == text:
                 yield None
                 continue
-            yield found(
+            yield new_finding(
                 "own-rows",
                 f"{row.paper}-conflict-own-row-{row.slug}-{slug(column(*key))}",
                 f"{first.where}; {row.where}",
@@ -309,7 +309,7 @@ def sizes(cells: pd.DataFrame) -> Iterator[Finding | None]:
             if value == real[name] == total:
                 yield None
                 continue
-            yield found(
+            yield new_finding(
                 "sizes",
                 f"{paper}-conflict-size-table{number}-{dataset}-{name}",
                 f"Table {number}, {NAMES[dataset]}",

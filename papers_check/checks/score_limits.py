@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from papers_check.checks import label_counts as labels
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed import arithmetic
 from papers_check.printed.papers import NAMES
 from papers_check.printed.rows import Row, column, rows, slug
@@ -84,7 +84,7 @@ def runs_of(own: list[Row]) -> Iterator[Finding | None]:
     text, n = next((cell for cell in every if not arithmetic.grim(*cell)), every[0])
     below = int(float(text) * n / 100)
     near = " and ".join(f"{c}/{n} = {100 * c / n:.3f}" for c in (below, below + 1))
-    yield found(
+    yield new_finding(
         "runs",
         f"{own[0].paper}-arithmetic-runs",
         "; ".join(row.where for row in own),
@@ -149,7 +149,7 @@ def _f1_finding(row: Row, broken: list[tuple[str, str, str, int, int]]) -> Findi
                      f"and predictions exchanged: {order})")  # fmt: skip
     side, acc, f1, p, q = broken[0]
     right, best = _best_table(acc, p, q)
-    return found(
+    return new_finding(
         "f1-above-accuracy",
         f"{row.paper}-arithmetic-f1-above-accuracy-{row.slug}",
         row.where,
@@ -181,7 +181,7 @@ def zero_labels(row: Row) -> Finding | None:
     if arithmetic.zeros_possible(has0, non0, n, kept):
         return None
     low, high = arithmetic.zeros_right(has0, non0, n, kept)
-    return found(
+    return new_finding(
         "zero-labels",
         f"{row.paper}-arithmetic-zero-labels-{row.slug}",
         row.where,
@@ -209,7 +209,7 @@ def below_constant(row: Row) -> Finding | None:
                 worse.append(((metric, side), f"{column(metric, side)} {100 * count / n:.2f} ({always})"))
     if not worse:
         return None
-    return found(
+    return new_finding(
         "below-constant",
         f"{row.paper}-arithmetic-below-constant-{row.slug}",
         row.where,
@@ -242,7 +242,7 @@ def mae_floors(row: Row) -> Iterator[Finding | None]:
         if float(arithmetic.interval(printed)[1]) >= floor:
             yield None
             continue
-        yield found(
+        yield new_finding(
             "mae-floor",
             f"{row.paper}-arithmetic-mae-floor-{row.slug}-{slug(name)}",
             row.where,

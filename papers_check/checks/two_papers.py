@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import combinations, product
 
-from papers_check.checks.finding import Finding, found
+from papers_check.checks.finding import Finding, new_finding
 from papers_check.printed import arithmetic
 from papers_check.printed.papers import COMPARISONS, METHODS, NAMES, PAPERS, TITLES
 from papers_check.printed.rows import Row, column, rows, slug
@@ -74,7 +74,7 @@ def two_values(first: Row, second: Row) -> Finding | None:
         a, b = differ
         if agree(first.cells[a], second.cells[b]) and agree(first.cells[b], second.cells[a]):
             names = f"{first.dataset}-{slug(first.name)}-{slug(column(*a))}-{slug(column(*b))}"
-            return found(
+            return new_finding(
                 "exchanged-columns",
                 f"both-swap-{names}{_pair(first, second)}",
                 where,
@@ -88,7 +88,7 @@ def two_values(first: Row, second: Row) -> Finding | None:
     steps = [abs(float(first.cells[key]) - float(second.cells[key])) for key in differ]
     scaled = [step if key[0] not in ("mae", "corr") else 100 * step for key, step in zip(differ, steps, strict=True)]
     worst = differ[scaled.index(max(scaled))]
-    return found(
+    return new_finding(
         "two-values",
         f"both-conflict-{first.dataset}-{slug(first.name)}{_pair(first, second)}",
         where,
@@ -109,7 +109,7 @@ def one_row_two_methods(first: Row, second: Row) -> Finding | None:
         off = [key for key in shared if not agree(first.cells[key], second.cells[key])]
         if len(shared) < 4 or len(off) > 1 or abs(float(first.cells[off[0]]) - float(second.cells[off[0]])) >= 0.1:
             return None
-    return found(
+    return new_finding(
         "equal-rows",
         f"both-duplicate-{first.dataset}-{slug(first.name)}-{slug(second.name)}{_pair(first, second)}",
         f"{TITLES[first.paper]} {first.where}; {TITLES[second.paper]} {second.where}",
@@ -140,7 +140,7 @@ def stronger_baselines(ours: list[Row], theirs: list[Row]) -> Finding | None:
     if not lines:
         return None
     other = ", ".join(dict.fromkeys(f"{TITLES[row.paper]} Table {row.table}" for row in theirs))
-    return found(
+    return new_finding(
         "stronger-baselines",
         f"{own.paper}-conflict-stronger-baselines-table{own.table}-{own.dataset}",
         f"Table {own.table}, {NAMES[own.dataset]}",
@@ -182,7 +182,7 @@ def mixed_sources(printed: list[Row]) -> Finding | None:
     if not mixed:
         return None
     shown = [f"{name} ({', '.join(f'{NAMES[d]} {k}' for d, k in names[name].items())})" for name in mixed]
-    return found(
+    return new_finding(
         "mixed-sources",
         "amsgfn-literature-mixed-sources",
         "Tables 2 to 4",

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from papers_check.checks import gaps
-from papers_check.checks.audit import OPEN, PRINTED, SURVIVES, TITLES, facts, grouped, located
-from papers_check.checks.finding import GROUPS, PAPERS, SEVERITIES, Finding
-from papers_check.printed.papers import DATA
-from papers_check.printed.papers import PAPERS as STUDIED
+from papers_check.checks.audit import OPEN, PRINTED, SUBJECT_TITLES, SURVIVES, grouped, key_facts, located
+from papers_check.checks.finding import GROUPS, SEVERITIES, SUBJECTS, Finding
+from papers_check.printed.papers import DATA, PAPERS
 
 FINDINGS = DATA / "findings"
 
@@ -101,7 +100,7 @@ def _index(items: list[Finding]) -> str:
     totals = Counter(item.severity for item in items)
     papers = Counter(item.paper for item in items)
     rows = [f"| {f.place} | [{_plain(f.title)}]({f.id}.md) | {_plain(located(f))} | {f.severity} |"
-            for f in facts(items)]  # fmt: skip
+            for f in key_facts(items)]  # fmt: skip
     parts = [
         "# Findings",
         "Made by `python -m papers_check --write`; edit the checks and `papers_check/innocent`, not these pages. A "
@@ -112,7 +111,7 @@ def _index(items: list[Finding]) -> str:
         "conclusion. medium: the same for a printed result or equation. low: a slip, or only possible, or resting on a "
         "source not read here. note: for information. One function of the data in `innocent/` decides.",
         f"{len(items)} findings: " + ", ".join(f"{totals[severity]} {severity}" for severity in SEVERITIES) + "; "
-        "" + ", ".join(f"{papers[paper]} on {TITLES[paper]}" for paper in PAPERS) + ".",
+        "" + ", ".join(f"{papers[paper]} on {SUBJECT_TITLES[paper]}" for paper in SUBJECTS) + ".",
         "\n".join(["## The facts that matter most\n", "| | fact | where | severity |", "|---|---|---|---|", *rows]),
     ]
     for group, chosen in grouped(items).items():
@@ -123,7 +122,7 @@ def _index(items: list[Finding]) -> str:
         parts.append(
             "\n".join([f"## {group.capitalize()}\n", "| finding | where | severity |", "|---|---|---|", *lines])
         )
-    tables = [f"- [{TITLES[paper]}]({item.id}.md): {_plain(item.computed)}" for paper in STUDIED
+    tables = [f"- [{SUBJECT_TITLES[paper]}]({item.id}.md): {_plain(item.computed)}" for paper in PAPERS
               for item in items if item.group == OPEN and item.paper == paper]  # fmt: skip
     parts.append("\n".join(["## Open choices\n", *tables]))
     return "\n\n".join(parts) + "\n"

@@ -84,7 +84,7 @@ def report(
     return _ENVIRONMENT.get_template("report.html.j2").render(
         provenance=dict(provenance),
         runs=runs_shown(judged),
-        facts=[_finding(finding, pictures) for finding in audit.facts(found)],
+        facts=[_finding(finding, pictures) for finding in audit.key_facts(found)],
         groups={name: [_finding(finding, pictures) for finding in part] for name, part in audit.grouped(found).items()},
         gap_tables={paper: gaps.table(paper) for paper in PAPERS},
         findings=[_finding(finding) for finding in found],
@@ -100,8 +100,8 @@ def report(
         absent=_absent(cells),
         meanings=MEANINGS,
         notes=list(notes),
-        papers=audit.TITLES,
-        heading=f"{_listed([audit.TITLES[paper] for paper in PAPERS])}: the printed numbers, checked",
+        papers=audit.SUBJECT_TITLES,
+        heading=f"{_listed([audit.SUBJECT_TITLES[paper] for paper in PAPERS])}: the printed numbers, checked",
         shown_papers=PAPERS,
         dash=MISSING,
     )
@@ -149,7 +149,7 @@ def _claim(result: ClaimResult) -> dict:
 def _claim_counts(results: Sequence[ClaimResult]) -> dict[str, list[int]]:
     """Paper -> how many claims have each of `CLAIM_WORDS`."""
     counts = Counter((result.claim["paper"], result.status) for result in results)
-    return {audit.TITLES[paper]: [counts[paper, status] for status in CLAIM_WORDS] for paper in PAPERS}
+    return {audit.SUBJECT_TITLES[paper]: [counts[paper, status] for status in CLAIM_WORDS] for paper in PAPERS}
 
 
 # --- counts and texts -----------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def _counted(cells: pd.DataFrame, compared: pd.DataFrame) -> dict:
         for key, numbers in zip(table.index, table.to_numpy(), strict=True)
     ]
     for paper, part in table.groupby(level=0):
-        lines.append((f"{audit.TITLES[paper]}, all tables", "", part.sum().tolist()))
+        lines.append((f"{audit.SUBJECT_TITLES[paper]}, all tables", "", part.sum().tolist()))
     return {"words": [list(frame.columns) for frame in both], "lines": lines}
 
 

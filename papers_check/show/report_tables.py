@@ -151,7 +151,7 @@ def places(where: str, paper: str) -> set[str]:
     """The tables a text names, as "amsgfn-2": "Tables 2 to 4" is three; with both papers each part names its own."""
     found = set()
     for part in where.split(";"):
-        own = next((name for name in PAPERS if part.strip().startswith(audit.TITLES[name])), paper)
+        own = next((name for name in PAPERS if part.strip().startswith(audit.SUBJECT_TITLES[name])), paper)
         for first, word, last in TABLE.findall(part):
             numbers = range(int(first), int(last) + 1) if word == "to" else {int(first), int(last or first)}
             found |= {f"{own}-{number}" for number in numbers}
@@ -201,7 +201,7 @@ def _is(frame: pd.DataFrame, key: tuple) -> pd.Series:
 
 def table_name(line: Mapping) -> str:
     dataset = f", {NAMES[line['dataset']]}" if line["dataset"] else ""
-    return f"{audit.TITLES[line['paper']]} Table {line['table']}{dataset}"
+    return f"{audit.SUBJECT_TITLES[line['paper']]} Table {line['table']}{dataset}"
 
 
 def slug_of(key: Sequence[str]) -> str:
