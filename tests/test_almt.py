@@ -9,8 +9,9 @@ from replay import count, prepared, reference
 from toy import Loops, close, dataset
 
 from msa_lib.models import build_model
-from msa_lib.models.almt import ALMT, RATE
+from msa_lib.models.almt import ALMT
 from msa_lib.models.card import settings
+from msa_lib.models.parts.rates import RATE
 from msa_lib.train import fit
 
 SMALL = {"d": 8, "tokens": 8, "heads": 2, "hidden": 8, "n_layers": 2, "fusion_layers": 2}

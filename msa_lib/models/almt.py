@@ -25,7 +25,6 @@ MMSA's table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -38,8 +37,9 @@ from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
-from msa_lib.models.parts.layers import Output, attend
+from msa_lib.models.parts.layers import HeadedAttention, Output, attend
 from msa_lib.models.parts.losses import weighted
+from msa_lib.models.parts.rates import RATE
 from msa_lib.train.procedure import Procedure
 
 
@@ -83,19 +83,6 @@ RECIPES = {
     "sims": _recipe(4),
     "simsv2": _recipe(4, "ours: that of SIMS"),
 }
-
-
-class HeadedAttention(nn.Module):
-    """Attention of `heads` heads of a size of their own; no biases but of the output."""
-
-    def __init__(self, d: int, heads: int, size: int, dropout: float) -> None:
-        super().__init__()
-        self.q, self.k, self.v = (nn.Linear(d, heads * size, bias=False) for _ in range(3))
-        self.out, self.heads, self.dropout = nn.Linear(heads * size, d), heads, dropout
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        return self.out(attend(self.q(q), self.k(k), self.v(v), mask, self.heads, dropout))
 
 
 class Block(nn.Module):
@@ -219,23 +206,6 @@ class Recipe(Procedure):
 
     def end_epoch(self, record: Mapping, score: float) -> None:
         self.schedules["main"].step()
-
-
-def described_rate(epoch: int, rising: int, total: int) -> float:
-    """Share of the full rate in an epoch counted from 1: full at the last rising one, 0 only after the last of all."""
-    if epoch <= rising:
-        return epoch / rising
-    return (1 + math.cos(math.pi * (epoch - rising) / (total + 1 - rising))) / 2
-
-
-def released_rate(epoch: int, rising: int, total: int) -> float:
-    """One epoch later: 0 in the first, full in two."""
-    if epoch <= rising + 1:
-        return (epoch - 1) / rising
-    return (1 + math.cos(math.pi * (epoch - rising - 2) / max(1, total - rising))) / 2
-
-
-RATE = {"trained": described_rate, "idle": released_rate}
 
 
 class ALMT(nn.Module):

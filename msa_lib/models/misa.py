@@ -45,7 +45,7 @@ from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import Bank, EncoderBlock, Output, as_extras, masked_mean
-from msa_lib.models.parts.losses import mean_of, weighted
+from msa_lib.models.parts.losses import central_moments, mean_of, reverse, weighted
 from msa_lib.models.parts.recurrent import LSTM
 from msa_lib.train.procedure import SummedAdam
 
@@ -149,19 +149,14 @@ class Trace(NamedTuple):
 
 
 class CMD(nn.Module):
-    """Central moment discrepancy of shared parts [B,M,d]: distances of means and of moments 2 to 5, mean over pairs."""
+    """Central moment discrepancy of shared parts [B,M,d], of five moments; mean over pairs."""
 
     def __init__(self, c: MISAConfig) -> None:
         super().__init__()
 
     def forward(self, s: Tensor, available: Tensor) -> Tensor:
-        w = available.to(s.dtype)[..., None]  # [B,M,1]
-        count = w.sum(0)
-        mean = (w * s).sum(0) / count.clamp(min=1)  # [M,d]
-        moments = [mean, *((w * (s - mean) ** k).sum(0) / count.clamp(min=1) for k in range(2, 6))]
-        i, j = zip(*combinations(range(3), 2), strict=True)
-        gaps = torch.stack([torch.linalg.vector_norm(m[i, :] - m[j, :], dim=-1) for m in moments])  # [5,pairs]
-        return (gaps.sum(0) * (count[i, 0] * count[j, 0] > 0)).sum() / 3
+        pairs = combinations(zip(s.unbind(1), available.unbind(1), strict=True), 2)
+        return sum(central_moments(x, y, here_x, here_y) for (x, here_x), (y, here_y) in pairs) / 3
 
 
 class Adversary(nn.Module):
@@ -173,8 +168,7 @@ class Adversary(nn.Module):
         self.reversal = c.reversal
 
     def forward(self, s: Tensor, available: Tensor) -> Tensor:
-        s = s.detach() + self.reversal * (s.detach() - s)  # its value, and its gradient reversed
-        log_p = torch.log_softmax(self.guess(s), -1)  # [B,M,3]
+        log_p = torch.log_softmax(self.guess(reverse(s, self.reversal)), -1)  # [B,M,3]
         return mean_of(-log_p.diagonal(dim1=1, dim2=2), available)
 
 

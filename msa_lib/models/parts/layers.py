@@ -129,6 +129,19 @@ class Attention(nn.Module):
         return x * any_key.to(x.dtype)  # the output bias too is 0 without keys
 
 
+class HeadedAttention(nn.Module):
+    """Attention of `heads` heads of a size of their own; no biases but of the output."""
+
+    def __init__(self, d: int, heads: int, size: int, dropout: float) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(d, heads * size, bias=False) for _ in range(3))
+        self.out, self.heads, self.dropout = nn.Linear(heads * size, d), heads, dropout
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attend(self.q(q), self.k(k), self.v(v), mask, self.heads, dropout))
+
+
 class EncoderBlock(nn.Module):
     """Standard Transformer encoder block: self-attention, residual, norm, FFN, residual, norm."""
 
