@@ -184,6 +184,9 @@ IDLE |= {("mmim", label): ("entropy_maps.",) for label in ("full", "as released"
 IDLE |= {  # labels for them are in the procedure's memory
     ("self_mm", label): ("heads.text.", "heads.audio.", "heads.vision.") for label in MODELS["self_mm"].VARIANTS
 }
+IDLE |= {  # what weighs is of the first stage, or there in training only
+    ("kuda", label): ("verdicts.", "blocks.0.weighed.") for label in ("equal weights", "as released")
+}
 
 
 @cases(VARIANTS)

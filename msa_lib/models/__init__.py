@@ -30,6 +30,7 @@ from msa_lib.models.dsrf import DSRF
 from msa_lib.models.dtn import DTN
 from msa_lib.models.fdmer import FDMER
 from msa_lib.models.iccn import ICCN
+from msa_lib.models.kuda import KuDA
 from msa_lib.models.lmf import LMF
 from msa_lib.models.mfn import MFN
 from msa_lib.models.mim import MIM
@@ -58,6 +59,7 @@ MODELS: dict[str, type] = {
     "dtn": DTN,
     "fdmer": FDMER,
     "iccn": ICCN,
+    "kuda": KuDA,
     "lmf": LMF,
     "mfn": MFN,
     "mim": MIM,

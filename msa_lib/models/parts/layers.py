@@ -220,7 +220,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, attention mask, segment ids [B,3,T] -> last hidden states [B,T,D]."""
+        return self.states(tokens)[-1]
+
+    def states(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """The embedding, and the output of each layer, [B,T,D] each."""
         ids, mask, segments = tokens.unbind(1)
         extra = {"token_type_ids": segments} if getattr(self.model.config, "type_vocab_size", 0) > 1 else {}
         with torch.set_grad_enabled(self.train_weights and torch.is_grad_enabled()):
-            return self.model(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+            output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **extra)
+        return output.hidden_states
