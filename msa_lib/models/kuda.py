@@ -10,6 +10,8 @@ Specified (by the code, for CH-SIMS): sizes, both stages, losses, schedules. Our
 - `weights=consensus`: a modality's verdict is measured against the mean of the verdicts. The code measures it against
   the *true label* while it trains, and drops weights and the norms around them at validation and test
   (`weights=label`): what it selects by is never there when it predicts.
+- `weigh=after`: the weight of a modality is applied to its normed sequence. The code weighs first (`weigh=before`), and
+  the norm over features undoes it: there, weights change nothing beyond the norm's epsilon.
 - Stage 1 is on the labels of single modalities of the data set itself, or on its labels where it has none of those.
   The code takes CH-SIMS v2, with texts translated for MOSI and MOSEI; weights of its sizes (177, 25) do not fit the
   sizes its second stage has written in (709, 33), so how the published numbers came about is not in it.
@@ -69,6 +71,7 @@ class KuDAConfig:
     inject_decay: float = 1e-3
     bert: Literal["precomputed", "frozen", "finetune"] = "precomputed"
     weights: Literal["consensus", "label", "none"] = "consensus"
+    weigh: Literal["after", "before"] = "after"  # the norm of what was read of a modality
     padding: Literal["masked", "counted"] = "masked"
     first_epoch: Literal["trained", "idle"] = "trained"
 
@@ -76,17 +79,18 @@ class KuDAConfig:
 VARIANTS = {
     "full": {},
     "equal weights": {"weights": "none"},
-    "as released": {"weights": "label", "padding": "counted", "first_epoch": "idle"},
+    "as released": {"weights": "label", "weigh": "before", "padding": "counted", "first_epoch": "idle"},
 }
 CARD = Card(
     paper="Feng et al., Knowledge-Guided Dynamic Modality Attention Fusion Framework for Multimodal Sentiment "
     "Analysis, Findings of EMNLP 2024",
     fidelity="completed",
     specified="The network, its losses and both stages for CH-SIMS, by the authors' code.",
-    ours="Weights by the consensus of the modalities, where the code takes the true label; stage 1 on the data set's "
+    ours="Weights by the consensus of the modalities, where the code takes the true label, and after the norm that "
+    "would undo them; stage 1 on the data set's "
     "own labels; the settings of all sets but CH-SIMS; padding is masked; the epoch is chosen by validation; without a "
     "text encoder the given features stand for its hidden states.",
-    choices=("bert", "weights", "padding", "first_epoch"),
+    choices=("bert", "weights", "weigh", "padding", "first_epoch"),
 )
 
 
@@ -102,10 +106,10 @@ RECIPES = {
     "sims": _recipe("MKMaS-GUET/KuDA e60ef6b, opts.py and train.py"),
     "simsv2": _recipe(),
 }
-SMALL = {"d": 16, "heads": 2, "head_size": 8, "d_hidden": 16, "n_blocks": 1, "d_av": 16, "encoder_heads": 2}
+SMALL = {"d": 32, "heads": 2, "head_size": 8, "d_hidden": 16, "n_blocks": 1, "d_av": 16, "encoder_heads": 2}
 SMALL |= {"n_layers": 2} | dict.fromkeys(("inject_text", "inject_audio", "inject_vision"), 1)
 
-# ----------------------------------------------------------------------- One modality: what is read of it, and its verdict
+# ---------------------------------------------------------------------- One modality: what is read of it, its verdict
 
 
 def masked(x: Tensor, mask: Tensor, room: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,13 +188,16 @@ class Reader(nn.Module):
         return self.norm2(self.ffn(x) + x)
 
 
+WEIGH = {"after": lambda norm, w, x: w * norm(x), "before": lambda norm, w, x: norm(w * x)}
+
+
 class Block(nn.Module):
     """The common sequence s [B,L,d] reads all modalities H, then itself."""
 
     def __init__(self, c: KuDAConfig) -> None:
         super().__init__()
         self.readers, self.norm = nn.ModuleList(Reader(c) for _ in range(3)), nn.LayerNorm(c.d)
-        self.weighed = nn.ModuleList(nn.LayerNorm(c.d) for _ in range(3))
+        self.weighed, self.weigh = nn.ModuleList(nn.LayerNorm(c.d) for _ in range(3)), WEIGH[c.weigh]
         self.attention, self.ffn = Attention(c, 0.0), normed_ffn(c, 0.0)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(c.d, eps=1e-6) for _ in range(3))
 
@@ -198,7 +205,7 @@ class Block(nn.Module):
         C = [reader(s, h) for reader, h in zip(self.readers, H, strict=True)]
         if r is not None:
             weight = (1 + r)[..., None, None].unbind(1)  # [B,1,1] each
-            C = [norm(w * x) for norm, w, x in zip(self.weighed, weight, C, strict=True)]
+            C = [self.weigh(*part) for part in zip(self.weighed, weight, C, strict=True)]
         s = self.norm1(s + self.norm(sum(x * here[:, m, None, None] for m, x in enumerate(C))))
         s = self.norm2(s + self.attention(s, s))
         return self.norm3(s + self.ffn(s))
