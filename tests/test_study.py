@@ -269,7 +269,7 @@ def test_plain_papermill_runs_a_notebook_on_a_path(tmp_path):
 
 
 def test_library_does_not_know_the_printed_numbers():
-    code = "import sys, msa_lib.runs, msa_lib.study.plots, msa_lib.train; print('papers_check' in sys.modules)"
+    code = "import sys, msa_lib.runs, msa_lib.train, msa_lib.cli; print('papers_check' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     assert Path("runs") == runs.STORE
 
