@@ -188,6 +188,8 @@ def choose_label(value: Any, where: str, options: Mapping[str, str]) -> np.ndarr
     """[N] labels: the only ones, or column `label` of [N,K] (or [N,1,K], [N,K,1])."""
     labels = numbers(value, f"{where}: labels")
     shape = list(labels.shape)
+    if not shape:
+        raise ValueError(f"{where}: labels is one number; expected [N].")
     if len(labels) and labels.ndim > 2 and sum(size > 1 for size in shape[1:]) <= 1:
         labels = labels.reshape(len(labels), -1)
     if labels.ndim and labels.size == len(labels):
@@ -208,7 +210,9 @@ def choose_label(value: Any, where: str, options: Mapping[str, str]) -> np.ndarr
 def numbers(value: Any, where: str) -> np.ndarray:
     """`value` as a numeric array; an object array or list of equal parts is stacked."""
     part, size, depth = value, 1, 0
-    while isinstance(part, (list, tuple)) or (isinstance(part, np.ndarray) and part.dtype == object and part.size):
+    while isinstance(part, (list, tuple)) or (
+        isinstance(part, np.ndarray) and part.dtype == object and part.size and part.ndim
+    ):
         size, depth = size * len(part), depth + 1  # a small pickle can hold a list of lists without end
         part = part[0] if len(part) else None
     array = np.empty(0, object)
@@ -227,7 +231,7 @@ def expect(right: bool, where: str, array: np.ndarray, shape: str) -> None:
 
 def words(value: Any, n: int, where: str) -> np.ndarray:
     """[N] ids or transcripts; rows of several parts (video, start, end) are joined as MMSA joins video and clip."""
-    if not isinstance(value, (list, tuple, np.ndarray)) or len(value) != n:
+    if not isinstance(value, (list, tuple, np.ndarray)) or getattr(value, "ndim", 1) < 1 or len(value) != n:
         raise ValueError(f"{where} is not a list of {n} texts, one per sample.")
     rows = [list(v) if isinstance(v, (list, tuple, np.ndarray)) else [v] for v in value]
     if not all(isinstance(v, (str, bytes, int, float, np.generic)) for row in rows for v in row):

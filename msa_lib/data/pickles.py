@@ -5,6 +5,10 @@ tuple, dict and set; a global name it asks for is looked up in `ALLOWED` and nev
 table stand for functions of this module, which check every argument before numpy sees it (numpy's own `__setstate__`
 takes a dtype's flags on trust, and with forged flags it would read file bytes as object pointers). Calling anything
 else, attributes, persistent ids, extension codes and classes are refused, and the refusal names what was found.
+
+Keys of dicts and members of sets are texts and numbers: the hash of nested tuples can end the process or never end. How
+deep containers lie in each other is bounded, and how large everything is with each shared part counted as often as it
+is met, so that nothing that walks through the result takes longer than a file of that size would.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DTYPE = re.compile(r"[<>|=]?(b1|\?|[iu][1248]|[fc](2|4|8|16)|[SU]\d{1,6}|O8?|O4)")
+DEEPEST = 64  # containers within each other
+LARGEST = 1 << 30, 64  # bytes of what a file holds, shared parts counted each time: at least this, or so often its size
 IN_PLACE = 1 << 20  # byte strings from this size on are read once, into memory an array can own
 
 
@@ -147,12 +153,28 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _key(value: object) -> Any:
+    """A key of a dict or member of a set: text or a number. Integers beyond 64 bits can be made to collide."""
+    if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+        raise UnsafePickleError("a whole number beyond 64 bits as a key")
+    if type(value) not in KEYS and not isinstance(value, np.generic):
+        raise UnsafePickleError(f"{_short(value)} as a key")
+    return value
+
+
 def _container(kind: type, sources: tuple[type, ...]) -> Callable:
     """`kind()` or `kind(source)`, for a source of the given types only: bytes(10**12) would ask for memory."""
 
     def make(*args: Any) -> Any:
         if len(args) > 1 or (args and type(args[0]) not in sources):
             raise UnsafePickleError(f"{kind.__name__} with arguments that are no plain container")
+        if kind in (set, frozenset) and args:
+            return kind(map(_key, args[0]))
+        if kind is dict and args:
+            pairs = args[0]
+            if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+                raise UnsafePickleError("an OrderedDict of something else than pairs")
+            return {_key(key): value for key, value in pairs}
         return kind(*args)
 
     return make
@@ -221,6 +243,33 @@ class _Unpickler(pickle._Unpickler):
                 raise
             raise UnsafePickleError("a numpy array in a forged state") from None
 
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({_key(items[i]): items[i + 1] for i in range(0, len(items), 2)})
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._target(dict)[_key(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        target = self._target(dict)
+        for i in range(0, len(items), 2):
+            target[_key(items[i])] = items[i + 1]
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self._target(set).update(map(_key, items))
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(frozenset(map(_key, items)))
+
+    def _target(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            raise UnsafePickleError(f"items for {_short(self.stack[-1])}")
+        return self.stack[-1]
+
     def load_inst(self) -> None:
         module, name = (self.readline()[:-1].decode("ascii", "replace") for _ in range(2))
         raise UnsafePickleError(f"an object of class {module}.{name}")
@@ -248,6 +297,11 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch = {  # noqa: RUF012 (the base class's own attribute)
         **pickle._Unpickler.dispatch,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
         pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
         pickle.BINBYTES[0]: load_binbytes,
@@ -271,7 +325,7 @@ def load(path: str | Path) -> object:
     size = path.stat().st_size
     with path.open("rb") as file:
         try:
-            return _plain(_Unpickler(_File(file, size)).load(), {})
+            return _Plain(max(LARGEST[0], LARGEST[1] * size)).of(_Unpickler(_File(file, size)).load())
         except ForeignClassError as error:
             name = " ".join(str(error).split())[:120]
             raise UnsafePickleError(f"{path.name} {_foreign(name)}") from None
@@ -301,39 +355,62 @@ def _foreign(name: str) -> str:
 
 
 SIMPLE = (str, int, float, bool, bytes, bytearray, type(None))
+KEYS = (str, int, float, bool, bytes, type(None))
 OPEN = object()  # marks a container whose inside is being converted
 
 
-def _plain(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
-    """`value` with the stand-ins replaced; `done` maps id -> (kept alive, result), so shared parts stay shared."""
-    kind = type(value)
-    if kind in SIMPLE or isinstance(value, np.generic):
-        return value
-    if id(value) in done:
-        result = done[id(value)][1]
-        if result is OPEN:
-            raise UnsafePickleError("a container that holds itself")
-        return result
-    done[id(value)] = (value, OPEN)
-    if kind is dict:
-        result = {_plain(k, done): _plain(v, done) for k, v in value.items()}
-    elif kind in (list, tuple, set, frozenset):
-        result = kind([_plain(v, done) for v in value])
-    elif kind is np.ndarray:  # a large byte string on its own
-        result = value.tobytes()
-    elif kind is _Array:
-        result = value.value
-        if result is None:
+class _Plain:
+    """Replaces the stand-ins by what they stand for; a part that is shared stays shared."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most  # bytes of any part, what it shares counted each time
+        self.done: dict[int, tuple[Any, Any, int]] = {}  # id -> (kept alive, result, size)
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        return self._sized(value, depth)[0]
+
+    def _sized(self, value: Any, depth: int) -> tuple[Any, int]:
+        """The result and its size in bytes, roughly."""
+        kind = type(value)
+        if kind in SIMPLE or isinstance(value, np.generic):
+            return value, 8 + (len(value) if kind in (str, bytes, bytearray) else 0)
+        if id(value) in self.done:
+            _, result, size = self.done[id(value)]
+            if result is OPEN:
+                raise UnsafePickleError("a container that holds itself")
+            return result, size
+        if depth >= DEEPEST:
+            raise UnsafePickleError(f"more than {DEEPEST} containers within each other")
+        self.done[id(value)] = (value, OPEN, 0)
+        result, size = self._converted(value, kind, depth + 1)
+        if size > self.most:
+            raise UnsafePickleError(f"more than {self.most:,} bytes, by sharing parts")
+        self.done[id(value)] = (value, result, size)
+        return result, size
+
+    def _converted(self, value: Any, kind: type, depth: int) -> tuple[Any, int]:
+        if kind in (set, frozenset):
+            return value, 8 + sum(self._sized(v, depth)[1] for v in value)
+        if kind is dict:
+            parts = [self._sized(v, depth) for v in value.values()]
+            return dict(zip(value, (v for v, _ in parts), strict=True)), 8 + sum(8 + size for _, size in parts)
+        if kind in (list, tuple):
+            parts = [self._sized(v, depth) for v in value]
+            return kind(v for v, _ in parts), 8 + sum(size for _, size in parts)
+        if kind is np.ndarray:  # a large byte string on its own
+            return value.tobytes(), value.nbytes
+        if kind is not _Array:
+            raise UnsafePickleError(f"{_short(value)} as a value")
+        if value.value is None:
             raise UnsafePickleError("a numpy array without data")
-        if value.items is not None:
-            flat = np.empty(result.size, object)
-            for i, item in enumerate(value.items):
-                flat[i] = _plain(item, done)
-            result = flat.reshape(result.shape, order="F" if result.flags.fnc else "C")
-    else:
-        raise UnsafePickleError(f"{_short(value)} as a value")
-    done[id(value)] = (value, result)
-    return result
+        if value.items is None:
+            return value.value, 8 + value.value.nbytes
+        parts = [self._sized(v, depth) for v in value.items]
+        flat = np.empty(value.value.size, object)
+        for i, (item, _) in enumerate(parts):
+            flat[i] = item
+        order = "F" if value.value.flags.fnc else "C"
+        return flat.reshape(value.value.shape, order=order), 8 + sum(size for _, size in parts)
 
 
 def _short(value: object) -> str:

@@ -237,8 +237,8 @@ def _from_npz(path: Path, options: Mapping[str, str]) -> Raw:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             content = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, SyntaxError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")[:160]
+    except Exception as error:  # hostile bytes can fail anywhere in zipfile, zlib, tokenize and numpy
+        reason = " ".join(str(error).split()).rstrip(".")[:160] or type(error).__name__
         if "allow_pickle" in reason:
             reason = "it holds Python objects, which are never loaded; save numbers, and texts as arrays of text"
         elif isinstance(error, (zipfile.BadZipFile, EOFError)):
