@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="plain")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # for workers: a file types.py in the working folder is no module
     options = _parser().parse_args(arguments)
     try:
         code = options.verb(options) or 0

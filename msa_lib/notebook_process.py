@@ -48,6 +48,7 @@ def run_in_own_process(job: dict[str, Any], timeout: float, log: Path | None = N
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "IPYTHONDIR": str(folder / "ipython"),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
+            "PYTHONSAFEPATH": "1",  # a file types.py in the working folder is nobody's module
             "TQDM_DISABLE": "1",
             _MARKER: f"{os.environ.get(_MARKER, '')} {marker}".strip(),  # a nested run ends with the outer one as well
         }

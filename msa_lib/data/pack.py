@@ -1,15 +1,20 @@
 """The packed form of a data set: a folder of .npy arrays that are mapped into memory, and meta.json for the rest.
 
 Loading one takes no time and no memory beyond the pages that are used. A folder is written under another name and
-renamed when complete, so a half-written one is never read.
+renamed when complete, so a half-written one is never read. meta.json holds a checksum of every array and of itself.
+Arrays are held against theirs when a folder is opened for the first time, and again only if the file system says that
+one has changed since (checked.json; without a place to write it, every time).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ import torch
 
 from msa_lib.data.dataset import Dataset, Split, fingerprint
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "valid", "test")
 NEEDED = {"text": "float32", "audio": "float32", "vision": "float32", "lengths": "int64", "labels": "float32"}
 ARRAYS = {**NEEDED, "unimodal_labels": "float32", "tokens": "int64"}  # and truth.<name>, of any plain dtype
@@ -64,8 +69,11 @@ class Writer:
         """Adds meta.json (`about`: the fields of `Dataset`; a missing fingerprint is computed), renames, returns it."""
         if not about.get("fingerprint"):
             about["fingerprint"] = fingerprint({s: _split(self.part, s, self.words[s]) for s in SPLITS})
-        meta = {"format": FORMAT, **about, "splits": self.words}
+        arrays = {path.name: _digest(path) for path in sorted(self.part.glob("*.npy"))}
+        meta = {"format": FORMAT, **about, "splits": self.words, "arrays": arrays}
+        meta["checksum"] = _own_digest(meta)
         (self.part / "meta.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
+        _remember(self.part, arrays)
         try:
             os.rename(self.part, self.folder)
         except OSError:
@@ -114,12 +122,60 @@ def load(folder: str | Path) -> Dataset:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise ValueError(f"{folder} has the packed format {found!r}; expected {FORMAT}: pack it again.")
     try:
+        _check(folder, meta)
         about = {k: meta[k] for k in ("name", "scale", "language", "synthetic", "encoder", "fingerprint")}
         words = {s: meta["splits"][s] for s in SPLITS}
         splits = {s: _split(folder, s, words[s]) for s in SPLITS}
         return Dataset(**splits, **about, notes=tuple(meta["notes"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder}: meta.json lacks {error}; pack it again.") from None
+
+
+def _check(folder: Path, meta: dict) -> None:
+    """Raises ValueError if anything is not what was packed."""
+    if meta["checksum"] != _own_digest(meta):
+        raise ValueError(f"{folder}: meta.json was changed after packing; pack it again.")
+    if found := {path.name for path in folder.glob("*.npy")} ^ set(meta["arrays"]):
+        raise ValueError(f"{folder}: {min(found)} was {'added' if (folder / min(found)).exists() else 'removed'} after "
+                         f"packing; pack it again.")  # fmt: skip
+    known = {}
+    with suppress(OSError, ValueError):
+        known = json.loads((folder / "checked.json").read_text(encoding="utf-8"))
+    stamps = _stamps(folder, meta["arrays"])
+    if known == stamps:
+        return
+    for name, digest in meta["arrays"].items():
+        if (not isinstance(known, dict) or known.get(name) != stamps[name]) and _digest(folder / name) != digest:
+            raise ValueError(f"{folder / name} was changed after packing, and its numbers are not used; pack it again.")
+    _remember(folder, meta["arrays"])
+
+
+def _remember(folder: Path, arrays: Mapping[str, str]) -> None:
+    """Notes what the file system says of the arrays now that they are what was packed; a read-only folder is none."""
+    with suppress(OSError):
+        partial = folder / f".checked.{uuid.uuid4().hex[:8]}"
+        partial.write_text(json.dumps(_stamps(folder, arrays)), encoding="utf-8")
+        os.replace(partial, folder / "checked.json")
+
+
+def _stamps(folder: Path, arrays: Mapping[str, str]) -> dict[str, list[int]]:
+    """Size, times of writing and of change, and inode of each array."""
+    facts = {name: (folder / name).stat() for name in arrays}
+    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in facts.items()}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _own_digest(meta: Mapping) -> str:
+    """Of everything in meta.json but this."""
+    rest = {name: value for name, value in meta.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _split(folder: Path, name: str, words: dict[str, list[str]]) -> Split:

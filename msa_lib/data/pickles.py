@@ -13,18 +13,16 @@ is met, so that nothing that walks through the result takes longer than a file o
 
 from __future__ import annotations
 
-import math
 import pickle
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-DTYPE = re.compile(r"[<>|=]?(b1|\?|[iu][1248]|[fc](2|4|8|16)|[SU]\d{1,6}|O8?|O4)")
-DEEPEST = 64  # containers within each other
+from msa_lib.data.stored import Allowed, Plain, StoredArray, StoredDtype, UnsafePickleError, short
+
 LARGEST = 1 << 30, 64  # bytes of what a file holds, shared parts counted each time: at least this, or so often its size
 IN_PLACE = 1 << 20  # byte strings from this size on are read once, into memory an array can own
 
@@ -42,10 +40,6 @@ FOREIGN = {  # package of a class that a pickle asks for -> what its objects are
     "datetime": ("date", "a number or text"),
     "pathlib": ("path", "str"),
 }
-
-
-class UnsafePickleError(ValueError):
-    """The pickle asks for something a data file has no use for."""
 
 
 class ForeignClassError(UnsafePickleError):
@@ -71,75 +65,24 @@ class _File:
             raise EOFError(f"it announces {n:,} bytes and is {self.size:,} bytes long")
 
 
-class _Dtype:
-    """Stands for a numpy dtype while it is unpickled."""
-
-    def __init__(self, code: str, align: object = False, copy: object = True) -> None:
-        if not isinstance(code, str) or not DTYPE.fullmatch(code):
-            raise UnsafePickleError(f"the numpy dtype {_short(code)}")
-        self.value = np.dtype("O" if code.lstrip("<>|=").startswith("O") else code)
-
-    def build(self, state: tuple) -> None:
-        """The state numpy writes: version, byte order, then only the defaults of a simple dtype."""
-        version, order, *structure, itemsize = state[:6]
-        plain = isinstance(version, int) and order in ("<", ">", "|", "=") and structure == [None] * 3
-        metadata = state[8] if len(state) > 8 else None
-        if not plain or itemsize not in (-1, self.value.itemsize) or metadata:
-            raise UnsafePickleError("a structured numpy dtype")
-        self.value = self.value.newbyteorder(order)
-
-
-class _Array:
-    """Stands for a numpy array while it is unpickled; `value` is the array, `items` what an object array holds."""
-
-    value: np.ndarray | None = None
-    items: list | None = None
-
-    def build(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        self.set(data, dtype, shape, "F" if fortran else "C")
-
-    def set(self, data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
-        if type(dtype) is not _Dtype or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
-            raise UnsafePickleError("a numpy array of a forged type or shape")
-        count = math.prod(shape)
-        if dtype.value.hasobject:
-            if type(data) is not list or len(data) != count:
-                raise UnsafePickleError("a numpy object array without its list of objects")
-            self.value, self.items = np.empty(count, object).reshape(shape, order=order), data
-            return
-        if type(data) is str:  # what Python 2 wrote
-            data = data.encode("latin1")
-        fills = type(data) in (bytes, bytearray, np.ndarray) and len(data) == count * dtype.value.itemsize
-        if not fills or (count and not len(data)):
-            raise UnsafePickleError("a numpy array whose data do not fill its shape")
-        array = np.frombuffer(data, dtype.value) if count else np.empty(0, dtype.value)
-        self.value = (array if array.flags.writeable else array.copy()).reshape(shape, order=order)
-
-
-class _Allowed(NamedTuple):
-    """A global name that may be asked for, and what calling it does (None: it is only ever an argument)."""
-
-    name: str
-    call: Callable | None
-
-
-def _reconstruct(kind: object, shape: object, code: object) -> _Array:
+def _reconstruct(kind: object, shape: object, code: object) -> StoredArray:
     if kind is not ALLOWED["numpy", "ndarray"]:
         raise UnsafePickleError("a numpy array of another class")
-    return _Array()
+    return StoredArray()
 
 
-def _frombuffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str, axis_order: object = None) -> _Array:
+def _frombuffer(
+    data: Any, dtype: StoredDtype, shape: tuple[int, ...], order: str, axis_order: object = None
+) -> StoredArray:
     if order not in ("C", "F") or axis_order is not None:
         raise UnsafePickleError("a numpy array of unknown memory order")
-    array = _Array()
+    array = StoredArray()
     array.set(data, dtype, shape, order)
     return array
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
-    array = _Array()
+def _scalar(dtype: StoredDtype, data: bytes | str) -> np.generic:
+    array = StoredArray()
     array.set(data, dtype, (1,), "C")
     if array.items is not None:
         raise UnsafePickleError("a numpy scalar that holds an object")
@@ -149,7 +92,7 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """How protocols 0 to 2 write bytes."""
     if type(text) is not str or encoding != "latin1":
-        raise UnsafePickleError(f"_codecs.encode with {_short(encoding)}")
+        raise UnsafePickleError(f"_codecs.encode with {short(encoding)}")
     return text.encode("latin1")
 
 
@@ -158,7 +101,7 @@ def _key(value: object) -> Any:
     if type(value) is int and not -(1 << 63) <= value < 1 << 64:
         raise UnsafePickleError("a whole number beyond 64 bits as a key")
     if type(value) not in KEYS and not isinstance(value, np.generic):
-        raise UnsafePickleError(f"{_short(value)} as a key")
+        raise UnsafePickleError(f"{short(value)} as a key")
     return value
 
 
@@ -180,10 +123,10 @@ def _container(kind: type, sources: tuple[type, ...]) -> Callable:
     return make
 
 
-def _allowed() -> dict[tuple[str, str], _Allowed]:
+def _allowed() -> dict[tuple[str, str], Allowed]:
     calls: dict[tuple[str, str], Callable | None] = {
         ("numpy", "ndarray"): None,
-        ("numpy", "dtype"): _Dtype,
+        ("numpy", "dtype"): StoredDtype,
         ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): _container(dict, (list,)),
     }
@@ -196,7 +139,7 @@ def _allowed() -> dict[tuple[str, str], _Allowed]:
         calls[builtins, "frozenset"] = _container(frozenset, (list,))
         calls[builtins, "bytearray"] = _container(bytearray, (bytes, np.ndarray))
         calls[builtins, "bytes"] = _container(bytes, ())
-    return {key: _Allowed(".".join(key), call) for key, call in calls.items()}
+    return {key: Allowed(".".join(key), call) for key, call in calls.items()}
 
 
 ALLOWED = _allowed()
@@ -215,7 +158,7 @@ class _Unpickler(pickle._Unpickler):
     The C version cannot: it would set attributes on any object, and reserves memory for any memo index it is told.
     """
 
-    def find_class(self, module: str, name: str) -> _Allowed:
+    def find_class(self, module: str, name: str) -> Allowed:
         try:
             return ALLOWED[module, name]
         except KeyError:
@@ -224,8 +167,8 @@ class _Unpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         args = self.stack.pop()
         target = self.stack[-1]
-        if type(target) is not _Allowed or target.call is None or type(args) is not tuple:
-            raise UnsafePickleError(f"a call of {_short(target)}")
+        if type(target) is not Allowed or target.call is None or type(args) is not tuple:
+            raise UnsafePickleError(f"a call of {short(target)}")
         try:
             self.stack[-1] = target.call(*args)
         except TypeError:
@@ -234,8 +177,8 @@ class _Unpickler(pickle._Unpickler):
     def load_build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
-        if type(target) not in (_Array, _Dtype) or type(state) is not tuple:
-            raise UnsafePickleError(f"attributes for {_short(target)}")
+        if type(target) not in (StoredArray, StoredDtype) or type(state) is not tuple:
+            raise UnsafePickleError(f"attributes for {short(target)}")
         try:
             target.build(state)
         except (TypeError, ValueError) as error:
@@ -267,7 +210,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _target(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
-            raise UnsafePickleError(f"items for {_short(self.stack[-1])}")
+            raise UnsafePickleError(f"items for {short(self.stack[-1])}")
         return self.stack[-1]
 
     def load_inst(self) -> None:
@@ -325,7 +268,7 @@ def load(path: str | Path) -> object:
     size = path.stat().st_size
     with path.open("rb") as file:
         try:
-            return _Plain(max(LARGEST[0], LARGEST[1] * size)).of(_Unpickler(_File(file, size)).load())
+            return Plain(max(LARGEST[0], LARGEST[1] * size)).of(_Unpickler(_File(file, size)).load())
         except ForeignClassError as error:
             name = " ".join(str(error).split())[:120]
             raise UnsafePickleError(f"{path.name} {_foreign(name)}") from None
@@ -354,67 +297,4 @@ def _foreign(name: str) -> str:
     )
 
 
-SIMPLE = (str, int, float, bool, bytes, bytearray, type(None))
 KEYS = (str, int, float, bool, bytes, type(None))
-OPEN = object()  # marks a container whose inside is being converted
-
-
-class _Plain:
-    """Replaces the stand-ins by what they stand for; a part that is shared stays shared."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most  # bytes of any part, what it shares counted each time
-        self.done: dict[int, tuple[Any, Any, int]] = {}  # id -> (kept alive, result, size)
-
-    def of(self, value: Any, depth: int = 0) -> Any:
-        return self._sized(value, depth)[0]
-
-    def _sized(self, value: Any, depth: int) -> tuple[Any, int]:
-        """The result and its size in bytes, roughly."""
-        kind = type(value)
-        if kind in SIMPLE or isinstance(value, np.generic):
-            return value, 8 + (len(value) if kind in (str, bytes, bytearray) else 0)
-        if id(value) in self.done:
-            _, result, size = self.done[id(value)]
-            if result is OPEN:
-                raise UnsafePickleError("a container that holds itself")
-            return result, size
-        if depth >= DEEPEST:
-            raise UnsafePickleError(f"more than {DEEPEST} containers within each other")
-        self.done[id(value)] = (value, OPEN, 0)
-        result, size = self._converted(value, kind, depth + 1)
-        if size > self.most:
-            raise UnsafePickleError(f"more than {self.most:,} bytes, by sharing parts")
-        self.done[id(value)] = (value, result, size)
-        return result, size
-
-    def _converted(self, value: Any, kind: type, depth: int) -> tuple[Any, int]:
-        if kind in (set, frozenset):
-            return value, 8 + sum(self._sized(v, depth)[1] for v in value)
-        if kind is dict:
-            parts = [self._sized(v, depth) for v in value.values()]
-            return dict(zip(value, (v for v, _ in parts), strict=True)), 8 + sum(8 + size for _, size in parts)
-        if kind in (list, tuple):
-            parts = [self._sized(v, depth) for v in value]
-            return kind(v for v, _ in parts), 8 + sum(size for _, size in parts)
-        if kind is np.ndarray:  # a large byte string on its own
-            return value.tobytes(), value.nbytes
-        if kind is not _Array:
-            raise UnsafePickleError(f"{_short(value)} as a value")
-        if value.value is None:
-            raise UnsafePickleError("a numpy array without data")
-        if value.items is None:
-            return value.value, 8 + value.value.nbytes
-        parts = [self._sized(v, depth) for v in value.items]
-        flat = np.empty(value.value.size, object)
-        for i, (item, _) in enumerate(parts):
-            flat[i] = item
-        order = "F" if value.value.flags.fnc else "C"
-        return flat.reshape(value.value.shape, order=order), 8 + sum(size for _, size in parts)
-
-
-def _short(value: object) -> str:
-    """A few words for a value in a message."""
-    if type(value) is _Allowed:
-        return value.name
-    return repr(value)[:40] if type(value) in SIMPLE else f"a {type(value).__name__.strip('_').lower()}"

@@ -28,6 +28,7 @@ CHOSEN = {f"{part}_part": part for part in SPLITS}  # options that say which key
 OPTIONS = ("split", "valid", "valid_from", "label", *CHOSEN, *MODALITIES)
 MMSA_ENCODERS = {"en": "bert-base-uncased", "zh": "bert-base-chinese"}  # what filled text_bert (MMSA, MMSA-FET)
 MOST_CLASSES = 20
+UNPACKED = 1 << 32, 64  # bytes that an archive may unpack to: at least this, or so often its size
 
 
 @dataclass
@@ -50,7 +51,8 @@ def read(path: str | Path, options: Mapping[str, str] | None = None, name: str |
     path, options = Path(path), dict(options or {})
     if path.is_dir():
         return _packed(path, options, name)
-    return to_dataset(read_raw(path, options), path, name)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is counted like any other, and no reason to warn
+        return to_dataset(read_raw(path, options), path, name)
 
 
 def to_dataset(raw: Raw, path: Path, name: str | None = None) -> Dataset:
@@ -236,6 +238,9 @@ def _raw(parts: Mapping[str, Part], notes: list[str], mmsa: bool = False) -> Raw
 def _from_npz(path: Path, options: Mapping[str, str]) -> Raw:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            size = sum(part.file_size for part in archive.zip.infolist())
+            if size > max(UNPACKED[0], UNPACKED[1] * path.stat().st_size):
+                raise ValueError(f"it unpacks to {size:,} bytes, far more than data of its size would")
             content = {key: archive[key] for key in archive.files}
     except Exception as error:  # hostile bytes can fail anywhere in zipfile, zlib, tokenize and numpy
         reason = " ".join(str(error).split()).rstrip(".")[:160] or type(error).__name__
