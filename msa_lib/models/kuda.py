@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from msa_lib.data import Batch, Dataset
 from msa_lib.models.card import Card, Stated, lacking
 from msa_lib.models.kuda_encoders import STATES, Encoder, Text
+from msa_lib.models.parts.dropout import Dropout
 from msa_lib.models.parts.inputs import Inputs
 from msa_lib.models.parts.layers import HeadedAttention, Output, absent, as_extras, feed_forward, masked_mean
 from msa_lib.models.parts.losses import infonce, mean_of, weighted
@@ -164,7 +165,7 @@ class Attention(HeadedAttention):
 
     def __init__(self, c: KuDAConfig, dropout: float) -> None:
         super().__init__(c.d, c.heads, c.head_size, 0.0)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, q: Tensor, source: Tensor) -> Tensor:
         everything = source.new_ones(source.shape[:2], dtype=torch.bool)
