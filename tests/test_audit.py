@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -556,8 +557,8 @@ def test_gaps_are_one_table_per_paper(collected):
 
 def test_command_line_needs_no_training_library(tmp_path):
     out = tmp_path / "deep" / "findings.json"
-    code = "import runpy, sys; runpy.run_module('papers_check', run_name='__main__', alter_sys=True); "
-    code += "assert not {'torch', 'msa_lib'} & set(sys.modules)"
+    code = "import sys; from papers_check.__main__ import main; code = main(); "
+    code += "assert not {'torch', 'msa_lib'} & set(sys.modules); sys.exit(code)"
     command = [sys.executable, "-c", code, "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -567,3 +568,16 @@ def test_command_line_needs_no_training_library(tmp_path):
     assert all(needed <= row.keys() for row in written)
     assert [row["severity"] for row in written] == sorted((row["severity"] for row in written), key=SEVERITIES.index)
     assert all(row["id"] in done.stdout for row in written)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_command_line_ends_in_one_sentence_on_every_terminal(tmp_path, encoding):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "papers_check", "--json", str(tmp_path / "file" / "found.json")]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"papers_check: {tmp_path / 'file'}: File exists."]
+    command[-1] = str(tmp_path / "found.json")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
