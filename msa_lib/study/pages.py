@@ -38,9 +38,9 @@ SCALES: dict[str, Scale] = {
         train={"epochs": 2, "batch_size": 16, "lr": 1e-3},
     ),
     "quick": Scale(
-        seeds=10,
-        cost="minutes on two cores; small models, at most 3 seeds of a baseline",
-        others=3,
+        seeds=5,
+        cost="minutes on two cores; small models, at most 2 seeds of a baseline",
+        others=2,
         sizes="train=400&valid=200&test=400",
         switches={name: model.SMALL for name, model in MODELS.items()}
         | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
