@@ -1,4 +1,4 @@
-# make study | test | lab | figures: each sets up .venv itself when it is missing.
+# make study | test | reference | lab: each sets up .venv itself when it is missing.
 PYTHON ?= python3
 DATA ?= planted
 JOBS ?= 2
@@ -8,7 +8,7 @@ STUDY = .venv/bin/msa tables --data $(call quoted,DATA) $(if $(value SEEDS),--se
 	$(if $(value SCALE),--scale $(call quoted,SCALE)) $(if $(value DEVICE),--device $(call quoted,DEVICE)) \
 	$(if $(value STORE),--store $(call quoted,STORE)) $(if $(value RETRY),--retry-failed) --jobs $(call quoted,JOBS)
 
-.PHONY: setup study test figures lab clean
+.PHONY: setup study test reference lab clean
 .DEFAULT_GOAL := study
 
 # The stamp is written last: an interrupted installation is taken up again, a finished one is left alone.
@@ -31,8 +31,10 @@ test: setup  ## ruff, pytest, nbval
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with=tests/nbval.cfg -W default notebooks
 
-figures: study  ## the committed pictures, again
-	cp runs/figures/*.png figures/
+reference: setup  ## the committed reference run, its figures and what the notebooks show of it, again; SEEDS=10
+	.venv/bin/msa reference $(if $(value SEEDS),--seeds $(call quoted,SEEDS)) \
+		$(if $(value BASELINE_SEEDS),--baseline-seeds $(call quoted,BASELINE_SEEDS)) \
+		$(if $(value STORE),--store $(call quoted,STORE)) --jobs $(call quoted,JOBS)
 
 lab: setup
 	.venv/bin/jupyter lab notebooks

@@ -1,4 +1,4 @@
-"""The command line, where everything meets: `msa run | tables | mechanisms | check | collect | data`. Thin calls."""
+"""The command line, where everything meets; `msa --help` lists the verbs. Each is a thin call."""
 
 from __future__ import annotations
 
@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     mechanisms.add_argument("--minutes", type=_count, help="begin no run after so many; the same command goes on")
     mechanisms.add_argument("--csv", metavar="FILE", help="add the rows to this file, one per run")
     mechanisms.add_argument("--store", default="runs", metavar="DIR")
+
+    renew = _verb(
+        verbs, "reference", _reference, "make the committed reference run again, and all that is shown from it"
+    )
+    renew.add_argument("--seeds", type=_count, default=10, help="of the rows of the two studied models")
+    renew.add_argument("--baseline-seeds", type=_count, help="of the other networks (default: as many)")
+    renew.add_argument("--jobs", type=_count, default=2, help="runs at a time")
+    renew.add_argument("--store", default="runs", metavar="DIR")
 
     judge = _verb(verbs, "check", _check, "judge the printed numbers by the runs in a store; nothing is trained")
     judge.add_argument("--data", default="planted", help="as given to msa tables")
@@ -252,6 +260,16 @@ def _mechanisms(options) -> int:
         print("Test MAE on planted (synthetic) data; std is the sample SD over seeds")
         print(means.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
     return int(len(rows) < len(done))  # a failed run has no row
+
+
+def _reference(options) -> int:
+    from msa_lib.study import reference_run, renewal
+
+    if options.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    renewal.renew(options.store, options.seeds, options.baseline_seeds, options.jobs)
+    _write_json(options.json, reference_run.meta())
+    return 0
 
 
 def _check(options) -> int:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from msa_lib.models import MODELS
-from msa_lib.notebooks import NotebookFailed, execute
+from msa_lib.notebooks import NotebookFailed, declared_parameters, execute
 from msa_lib.runs import collect, finished, grid, opened
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
@@ -71,13 +71,15 @@ def execute_pages(
     def show(outcome: dict) -> None:
         second = {"second": outcome["second"]} if PAGES[outcome["name"]].second else {}
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
-        parameters |= {"train": ""} if PAGES[outcome["name"]].whole else {}
         parameters |= {"store": str(store), "jobs": 1, "device": device, **second}
+        source = NOTEBOOKS / f"{outcome['name']}.ipynb"
+        if "train" in declared_parameters(source):  # the others have no rows, or train small ones in any case
+            parameters["train"] = True
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
         target.parent.mkdir(exist_ok=True)
         try:
             with FileLock(target.with_suffix(".lock")):  # of another `msa tables` on this store
-                execute(NOTEBOOKS / f"{outcome['name']}.ipynb", target, parameters)
+                execute(source, target, parameters)
                 write_atomically(target.with_suffix(".html"), _html(target).encode())
             outcome["status"] = "failed" if outcome.pop("all failed") else "done"
         except NotebookFailed as problem:

@@ -11,9 +11,14 @@ from pathlib import Path
 import pandas as pd
 
 from msa_lib.data import Dataset, Split, short_name
-from msa_lib.study.pages import SCALES
+from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
 from msa_lib.study.rows import left_out
+from msa_lib.study.tables import fidelity
 
+FOOTNOTES = {
+    "completed": "° completed: the equations are its paper's, gaps in them we filled",
+    "partial": "°° partial: some of what its paper has is not in our build; shown, and no verdict is given on it",
+}
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"  # of the checkout
 
 
@@ -48,6 +53,7 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
     seeds = ", ".join(map(str, sorted(trained["seed"].unique())))
     n, rules = trained["seed"].nunique(), ", ".join(sorted(trained["selection"].unique()))
     absent = left_out(page, dataset, scale) if page else {}
+    marks = footnotes(page, rows) if page else []
     kind = "real data"
     if dataset.synthetic:
         kind = "SYNTHETIC (planted): relations only, no number compares with a printed one"
@@ -58,9 +64,25 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
             f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
             f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
             *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
+            *marks,
             f"Command: {command}",
         ]
     )
+
+
+def footnotes(page: str, rows: pd.DataFrame) -> list[str]:
+    """What the marks ° and °° of baselines in a page's table mean: a sentence for each that occurs in its rows."""
+    words = fidelity(PAGES[page])
+    found = {words[label] for label in rows["label"].unique() if label in words}
+    return [f"{said}." for word, said in FOOTNOTES.items() if word in found]
+
+
+def picture(text: str, dataset: Dataset, seeds: int, name: str, root: str | None, scale: str, page: str) -> str:
+    """What stands under a figure of a page: what it shows, the data, the seeds, the command; one paragraph."""
+    kind = "SYNTHETIC (planted) data" if dataset.synthetic else "Real data"
+    last = FIRST_SEED + seeds - 1
+    which = f"seed {FIRST_SEED}" if seeds == 1 else f"seeds {FIRST_SEED} to {last}"
+    return f"{text} {kind}, {dataset.name}; {which}; {scale} scale. Command: {command(name, root, seeds, scale, page)}"
 
 
 def first_samples(dataset: Dataset, n: int) -> Dataset:

@@ -77,7 +77,7 @@ class Page:
     the table's right half; `readings` say which of our labels a printed row can mean, beside those that are
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
-    `whole`: shows the whole study and is given its data argument as it is.
+    `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
     `on_demand`: shown only when named, for its runs are many and no printed table needs them.
     """
 
@@ -92,6 +92,7 @@ class Page:
     tuned: tuple[str, ...] = ()
     whole: bool = False
     on_demand: bool = False
+    figures: bool = False
 
     @property
     def printed(self) -> tuple[str, ...]:
@@ -147,8 +148,8 @@ ADAM = {"Adam with L2": ("dsrf", {"optimiser": "adam"})}  # AdamW is ours: the p
 
 PAGES: dict[str, Page] = {
     "start_here": Page("Start here: the tour", "mosi", {}),
-    "sanity": Page("Sanity before any table", "mosi", {}),
-    "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1),
+    "sanity": Page("Sanity before any table", "mosi", {}, figures=True),
+    "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1, figures=True),
     "amsgfn_table2_mosi": Page(
         "AMSGFN Table 2: CMU-MOSI", "mosi", BESIDE_OTHERS, "amsgfn", 2, tuned=(*OWN, *BASELINES)
     ),
@@ -178,8 +179,9 @@ PAGES: dict[str, Page] = {
         6,
         tuned=COMPONENT_ROWS,
         detail=_variants("amsgfn", *CONTROL_DETAIL),
+        figures=True,
     ),
-    "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full")),
+    "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full"), figures=True),
     "dsrf_table1_mosi_mosei": Page(
         "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei", tuned=(*OWN, *BASELINES)
     ),
@@ -194,9 +196,13 @@ PAGES: dict[str, Page] = {
         3,
         detail=_variants("dsrf", *ABLATION_DETAIL) | ADAM,
         tuned=ABLATION_ROWS[:9],  # those that can stand for a printed row
+        figures=True,
     ),
     "figure_routing": Page(
-        "Routing, uncertainty and factors", "mosi", _variants("dsrf", "full", "literal votes", "no_routing")
+        "Routing, uncertainty and factors",
+        "mosi",
+        _variants("dsrf", "full", "literal votes", "no_routing"),
+        figures=True,
     ),
     "baselines": Page(
         "The baselines: what they need, cost and reach",
@@ -246,12 +252,13 @@ PAGES: dict[str, Page] = {
         | REFERENCE_ROWS,
         on_demand=True,
     ),
-    "paper_audit": Page("The papers audited, without training", "", {}),
-    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}),
+    "paper_audit": Page("The papers audited, without training", "", {}, figures=True),
+    "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}, figures=True),
     "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
     "figure_robustness": Page(
         "Noisy and missing modalities",
         "mosi",
         _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
+        figures=True,
     ),
 }

@@ -14,36 +14,52 @@ from matplotlib.figure import Figure
 
 from msa_lib import MODALITIES
 
+# One language for all figures, told apart by people who see few colours: a modality and a factor have the same colour
+# everywhere, rows (models) have colours of their own and a marker each, shares are in greys.
 FACTORS = ("emotion", "context", "ambiguity", "noise")
-COLOURS = dict(zip(MODALITIES, sns.color_palette("colorblind", 3), strict=True))
 _PALETTE = sns.color_palette("colorblind", 10)
+COLOURS = dict(zip(MODALITIES, _PALETTE[:3], strict=True))
 FACTOR_COLOURS = dict(zip(FACTORS, (_PALETTE[i] for i in (3, 9, 4, 7)), strict=True))
+ROW_COLOURS = ("black", "#882255", "#332288", "#999933", "0.6", "#44AA99")  # of rows, in their order
+SHARES = "Greys"
 sns.set_theme(style="whitegrid", context="notebook")
+plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "msa"})  # text stays text; no random ids
 
 
-def save(figure: Figure, store: str | Path, name: str) -> Path:
-    """Write `<store>/figures/<name>.png`."""
+def save(figure: Figure, store: str | Path, name: str, caption: str = "") -> Path:
+    """Write `<store>/figures/<name>.png` and `.svg`, the caption inside both; -> the PNG. Nothing without a store.
+
+    The same figure gives the same bytes: no dates, no random ids.
+    """
     path = Path(store) / "figures" / f"{name}.png"
+    if not store:
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    title = figure.get_suptitle() or name
+    figure.savefig(path, dpi=110, bbox_inches="tight",
+                   metadata={"Software": None, "Title": title, "Description": caption})  # fmt: skip
+    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight",
+                   metadata={"Date": None, "Creator": None, "Title": title, "Description": caption})  # fmt: skip
     return path
 
 
 def _titled(figure: Figure, title: str, synthetic: bool) -> Figure:
-    figure.suptitle(f"{title}{' (synthetic data)' if synthetic else ''}")
+    figure.suptitle(f"{title}{' (synthetic data)' if synthetic else ''}", fontsize=13)
     figure.tight_layout()
     return figure
 
 
-def contributions(s: Sequence[np.ndarray], dominant: Sequence[np.ndarray], synthetic: bool) -> Figure:
-    """Distribution of the contributions s [N,M] and the share of each dominant modality [N]; one entry per seed."""
+def contributions(samples: pd.DataFrame, synthetic: bool) -> Figure:
+    """Distribution of the contributions and the share of each dominant modality: `measured.contributions`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    parts = left.violinplot(np.concatenate(list(s)), positions=range(3), showmedians=True, widths=0.8)
+    parts = left.violinplot(samples[list(MODALITIES)].to_numpy(), positions=range(3), showmedians=True, widths=0.8)
     for body, colour in zip(parts["bodies"], COLOURS.values(), strict=True):
         body.set(facecolor=colour, alpha=0.6)
+    for line in ("cbars", "cmins", "cmaxes", "cmedians"):
+        parts[line].set(color="0.25", lw=1)
     left.axhline(1 / 3, color="0.5", lw=1, ls="--")
     left.set(xticks=range(3), xticklabels=MODALITIES, ylabel="contribution s (Eq. 3)", ylim=(0, 1))
-    shares = np.array([[np.mean(p == m) for m in range(3)] for p in dominant])  # [S,M]
+    shares = dominance(samples).to_numpy()  # [S,M]
     right.bar(range(3), shares.mean(0), color=list(COLOURS.values()), alpha=0.6)
     for m in range(3):
         right.plot(np.full(len(shares), m), shares[:, m], "k.", ms=7)
@@ -52,22 +68,35 @@ def contributions(s: Sequence[np.ndarray], dominant: Sequence[np.ndarray], synth
     return _titled(figure, "Modality contributions", synthetic)
 
 
-def agreement(dominant: Sequence[np.ndarray], planted: np.ndarray) -> Figure:
-    """Chosen against planted dominant modality, as shares of each planted class, one panel per seed."""
-    figure, axes = plt.subplots(1, len(dominant), figsize=(3.6 * len(dominant) + 1, 3.6), squeeze=False)
-    for axis, (p, number) in zip(axes[0], zip(dominant, range(len(dominant)), strict=True), strict=True):
-        table = np.array([[np.mean(p[planted == t] == m) for m in range(3)] for t in range(3)])
-        sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis,
-                    xticklabels=MODALITIES, yticklabels=MODALITIES)  # fmt: skip
-        axis.set(xlabel="chosen", ylabel="planted" if number == 0 else "")
-        axis.set_title(f"seed {number + 1}: {np.mean(p == planted):.2f} agree", fontsize=10)
+def dominance(samples: pd.DataFrame) -> pd.DataFrame:
+    """Share of the samples that each modality dominates: index seed, columns the modalities."""
+    counted = pd.crosstab(samples["seed"], samples["dominant"], normalize="index")
+    return counted.reindex(columns=range(3), fill_value=0.0).set_axis(list(MODALITIES), axis=1)
+
+
+def agreement(samples: pd.DataFrame, planted: np.ndarray) -> Figure:
+    """Chosen against planted [N] dominant modality, as shares of each planted class: mean over seeds, and the seeds."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.9), width_ratios=(1, 1.1))
+    chosen = samples.pivot(index="seed", columns="sample", values="dominant").to_numpy()  # [S,N]
+    table = np.array([[np.mean(chosen[:, planted == t] == m) for m in range(3)] for t in range(3)])
+    sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False, ax=left,
+                xticklabels=MODALITIES, yticklabels=MODALITIES)  # fmt: skip
+    left.set(xlabel="chosen", ylabel="planted")
+    left.set_title("mean over seeds; rows sum to 1", fontsize=10)
+    hits = (chosen == planted).mean(1)
+    right.plot(np.arange(1, len(hits) + 1), hits, "ko")
+    majority = np.bincount(planted, minlength=3).max() / len(planted)
+    right.axhline(majority, color="0.5", ls="--", label="always the most frequent one")
+    right.axhline(1 / 3, color="0.5", ls=":", label="chance")
+    right.set(xlabel="seed", ylabel="share chosen as planted", ylim=(0, 1), xticks=range(1, len(hits) + 1))
+    right.legend(fontsize=9)
     return _titled(figure, "Dominant modality, chosen against planted", synthetic=True)
 
 
 def against(s: np.ndarray, x: np.ndarray, xlabel: str, synthetic: bool, bins: int = 8) -> Figure:
     """Mean contribution of each modality within quantile bins of x; x [N] for all modalities, or [N,M] its own each."""
     columns = np.repeat(x[:, None], 3, 1) if x.ndim == 1 else x
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axis = plt.subplots(figsize=(6.5, 4))
     for m, (name, colour) in enumerate(COLOURS.items()):
         edges = np.unique(np.quantile(columns[:, m], np.linspace(0, 1, bins + 1)))
         group = np.clip(np.searchsorted(edges, columns[:, m], side="right") - 1, 0, len(edges) - 2)
@@ -77,7 +106,7 @@ def against(s: np.ndarray, x: np.ndarray, xlabel: str, synthetic: bool, bins: in
         error = [1.96 * s[group == g, m].std(ddof=1) / np.sqrt((group == g).sum()) for g in present]
         axis.errorbar(centre, mean, error, marker="o", color=colour, label=name, capsize=2)
     axis.set(xlabel=xlabel, ylabel="mean contribution s", ylim=(0, 1))
-    axis.legend(title="bars: 95 % of the mean", fontsize=9)
+    axis.legend(title="bars: 95 % of the mean", fontsize=9, title_fontsize=9)
     return _titled(figure, f"Contribution against {xlabel}", synthetic)
 
 
@@ -111,48 +140,54 @@ def learning_curves(history: Sequence[Mapping], floor: float, title: str, synthe
     return _titled(figure, title, synthetic)
 
 
-def couplings(named: Mapping[str, np.ndarray], synthetic: bool) -> Figure:
-    """Mean coupling of each factor with each capsule, one column per iteration: name -> c [N,T_r,M,F,K] of one seed."""
-    iterations, capsules = next(iter(named.values())).shape[1], next(iter(named.values())).shape[-1]
-    size = (3.1 * iterations + 1.2, 2.7 * len(named))
-    figure, axes = plt.subplots(len(named), iterations, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for row, (name, c) in zip(axes, named.items(), strict=True):
-        for i, axis in enumerate(row):
-            sns.heatmap(c[:, i].mean((0, 1)), annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis,
-                        xticklabels=range(1, capsules + 1), yticklabels=FACTORS)  # fmt: skip
-            axis.set_title(f"{name}, iteration {i + 1}", fontsize=10)
+def couplings(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """Mean coupling of each factor with each capsule, first seed, one column per iteration: `measured.routing`."""
+    found = found[found["seed"] == found["seed"].min()]
+    rows, iterations = list(found["row"].unique()), sorted(found["iteration"].unique())
+    size = (3.1 * len(iterations) + 1.2, 2.7 * len(rows))
+    figure, axes = plt.subplots(len(rows), len(iterations), figsize=size, squeeze=False, sharex=True, sharey=True)
+    for line, name in zip(axes, rows, strict=True):
+        for axis, i in zip(line, iterations, strict=True):
+            part = found[(found["row"] == name) & (found["iteration"] == i)]
+            table = part.pivot(index="factor", columns="capsule", values="coupling").loc[list(FACTORS)]
+            sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False, ax=axis)
+            axis.set(xlabel="", ylabel="")
+            axis.set_title(f"{name}, iteration {i}", fontsize=10)
             axis.tick_params(axis="y", rotation=0)
     figure.supxlabel("capsule", fontsize=11)
-    return _titled(figure, "Routing coefficients, mean over samples and modalities", synthetic)
+    return _titled(figure, "Routing coefficients, mean over samples and modalities, one seed", synthetic)
 
 
-def coupling_entropy(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> Figure:
-    """Entropy of a factor's coupling over the capsules, by iteration: name -> one c [N,T_r,M,F,K] per seed."""
-    figure, axes = plt.subplots(1, len(named), figsize=(4.6 * len(named), 3.8), squeeze=False, sharey=True)
-    for axis, (name, seeds) in zip(axes[0], named.items(), strict=True):
-        entropy = np.stack([-(c * np.log(c + 1e-12)).sum(-1).mean((0, 2)) for c in seeds])  # [S,T_r,F]
-        steps = np.arange(1, entropy.shape[1] + 1)
-        for f, (factor, colour) in enumerate(FACTOR_COLOURS.items()):
-            axis.plot(steps, entropy[:, :, f].T, color=colour, lw=0.8, alpha=0.5)
-            axis.plot(steps, entropy[:, :, f].mean(0), color=colour, marker="o", label=factor)
-        axis.axhline(np.log(seeds[0].shape[-1]), color="0.5", ls="--", lw=1, label="ln K (uniform)")
-        axis.set(title=name, xlabel="iteration", xticks=steps, ylim=(0, None))
+def coupling_entropy(found: pd.DataFrame, capsules: int, synthetic: bool) -> Figure:
+    """Entropy of a factor's coupling over the capsules, by iteration: `measured.routing`; thin lines are seeds."""
+    rows = list(found["row"].unique())
+    figure, axes = plt.subplots(1, len(rows), figsize=(4.6 * len(rows), 3.8), squeeze=False, sharey=True)
+    for axis, name in zip(axes[0], rows, strict=True):
+        for factor, colour in FACTOR_COLOURS.items():
+            part = found[(found["row"] == name) & (found["factor"] == factor)]
+            lines = part.pivot(index="iteration", columns="seed", values="entropy")
+            axis.plot(lines.index, lines, color=colour, lw=0.8, alpha=0.5)
+            axis.plot(lines.index, lines.mean(axis=1), color=colour, marker="o", label=factor)
+        axis.axhline(np.log(capsules), color="0.5", ls="--", lw=1, label="ln K (uniform)")
+        axis.set(title=name, xlabel="iteration", xticks=lines.index, ylim=(0, None))
     axes[0, 0].set_ylabel("entropy of c (nats)")
     axes[0, -1].legend(fontsize=8)
     return _titled(figure, "How decided is the routing?", synthetic)
 
 
-def factor_bars(named: Mapping[str, Sequence[np.ndarray]], synthetic: bool) -> Figure:
-    """Mean by factor and modality: title -> one array [N,M,F] per seed; a dot is one seed."""
-    figure, axes = plt.subplots(1, len(named), figsize=(5.2 * len(named), 3.8), squeeze=False)
-    for axis, (name, seeds) in zip(axes[0], named.items(), strict=True):
-        means = np.stack([x.mean(0) for x in seeds])  # [S,M,F]
+def factor_bars(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """Mean uncertainty and weight by factor and modality: `measured.routing`; a dot is one seed."""
+    titles = {"uncertainty": "uncertainty u", "weight": "weight (Eq. 13)"}
+    present = [name for name in MODALITIES if name in set(found["modality"])]
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.8))
+    for axis, (column, title) in zip(axes, titles.items(), strict=True):
         for f, (factor, colour) in enumerate(FACTOR_COLOURS.items()):
-            place = np.arange(3) + (f - 1.5) * 0.2
-            axis.bar(place, means[:, :, f].mean(0), 0.2, color=colour, alpha=0.7, label=factor)
-            axis.plot(place, means[:, :, f].T, "k.", ms=4)
-        axis.set(xticks=range(3), xticklabels=MODALITIES, title=name, ylim=(0, 1.3 * np.nanmax(means)))
-    axes[0, 0].legend(fontsize=8, ncols=4, loc="upper center")
+            table = found[found["factor"] == factor].pivot(index="modality", columns="seed", values=column)
+            place = np.arange(len(present)) + (f - 1.5) * 0.2
+            axis.bar(place, table.loc[present].mean(axis=1), 0.2, color=colour, alpha=0.7, label=factor)
+            axis.plot(place, table.loc[present], "k.", ms=4)
+        axis.set(xticks=range(len(present)), xticklabels=present, title=title, ylim=(0, 1.3 * found[column].max()))
+    axes[0].legend(fontsize=8, ncols=4, loc="upper center")
     return _titled(figure, "Uncertainty and weight of the factors", synthetic)
 
 
@@ -163,7 +198,7 @@ def probe_grid(found: pd.DataFrame, synthetic: bool) -> Figure:
         axes, ("skill", "control"), ("skill: 0 nothing, 1 everything", "score on shuffled targets"), strict=True
     ):
         table = found.pivot_table(index="vector", columns="target", values=column, sort=False, dropna=False)
-        sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis)
+        sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False, ax=axis)
         axis.set(title=title, xlabel="", ylabel="")
         axis.tick_params(axis="y", rotation=0)
     return _titled(figure, "What each factor carries, by linear probes", synthetic)
@@ -187,7 +222,7 @@ def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
     """Curves of a metric against noise and against missing rate: columns row, seed, kind, modality, level, <metric>."""
     present, names = list(found["modality"].unique()), list(found["row"].unique())
     figure, axes = plt.subplots(2, len(present), figsize=(4 * len(present), 7), sharey=True, squeeze=False)
-    palette = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    palette = dict(zip(names, ROW_COLOURS, strict=False))
     word = {"mae": "MAE", "corr": "Corr"}[metric]
     for line, kind in zip(axes, ("noise", "missing"), strict=True):
         for axis, modality in zip(line, present, strict=True):
@@ -208,9 +243,24 @@ def gains(found: pd.DataFrame, margin: float) -> Figure:
         y = np.arange(len(part))[::-1]
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
         ax.axvline(0, color="0.4", lw=1)
-        ax.plot(part["oracle"], y, "D", color=_PALETTE[1], mfc="none", label="oracle")
+        ax.plot(part["oracle"], y, "D", color=ROW_COLOURS[1], mfc="none", label="oracle")
         reach = np.vstack([part["gain"] - part["low"], part["high"] - part["gain"]])
-        ax.errorbar(part["gain"], y, reach, fmt="o", color=_PALETTE[0], ms=4, capsize=3, label="learned")
+        ax.errorbar(part["gain"], y, reach, fmt="o", color=ROW_COLOURS[0], ms=4, capsize=3, label="learned")
         ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
     axes[0].legend(loc="lower right", fontsize="small")
     return _titled(figure, "What each mechanism is worth", True)
+
+
+def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure:
+    """By how much each row is behind `own`, with its interval: columns row, lead, low, high (own better: positive)."""
+    figure, axis = plt.subplots(figsize=(8, 0.36 * len(found) + 1.4))
+    place = np.arange(len(found))[::-1]
+    clear = (found["low"] > 0) | (found["high"] < 0)
+    reach = np.abs(found[["low", "high"]].to_numpy().T - found["lead"].to_numpy())
+    for chosen, fill in ((clear, "black"), (~clear, "white")):
+        axis.errorbar(found["lead"][chosen], place[chosen], xerr=reach[:, chosen], fmt="o", color="black", mfc=fill,
+                      capsize=3, ms=6)  # fmt: skip
+    axis.axvline(0, color="0.5", ls="--", lw=1)
+    axis.set(yticks=place, yticklabels=found["row"], xlabel=f"{metric} of the row minus that of {own}: worse than it ▸")
+    axis.set_title("95 % intervals; filled: without 0", fontsize=10)
+    return _titled(figure, f"What each row loses against {own}", synthetic)

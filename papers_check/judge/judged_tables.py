@@ -19,8 +19,10 @@ from papers_check.printed.cells import load_reported
 PART = ("paper", "table", "dataset")
 NO_RUNS = "no run of this table is in the store"
 RUN_COLUMNS = (*PART, "data", "synthetic", "n_test", "seeds", "selection", "commit")
-EXTRA_COLUMNS = (*PART, "label", "metric", "side", "ours")
+EXTRA_COLUMNS = (*PART, "label", "metric", "side", "ours", "fidelity")
 MADE_OF = {True: "synthetic", False: "real"}
+PARTIAL = "partial"  # a baseline that lacks some of what its paper has
+WITHHELD = "our build of this baseline is partial (some of what its paper has is not in it): shown, and not judged"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class TablePage:
     labels         printed row -> our `label` where the two differ, or, for a row that can be read in several ways,
                    {reading: label}
     not_attempted  printed row -> why there are no runs of it
+    fidelity       label of a baseline -> how much of it is its paper's: specified, completed or partial. Of a partial
+                   one the numbers are shown, and no verdict and no relation is given
     """
 
     paper: str
@@ -49,6 +53,7 @@ class TablePage:
     rows: pd.DataFrame
     labels: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     not_attempted: Mapping[str, str] = field(default_factory=dict)
+    fidelity: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +64,8 @@ class TablePage:
 class JudgedTables:
     """Both papers beside our runs.
 
-    cells      a line per printed cell and reading: the columns of `verdicts.Verdict`, printed_row, reading, marker
+    cells      a line per printed cell and reading: the columns of `verdicts.Verdict`, printed_row, reading, marker,
+               fidelity, withheld (why the line is not judged, or "")
     relations  from `relations.relations`
     extras     our rows that a table does not print: `EXTRA_COLUMNS`, with `ours` as text
     runs       what each printed data set of a table was run on: `RUN_COLUMNS`, only where there are runs
@@ -76,7 +82,7 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
 
     paper, table; data: printed data set -> (name, synthetic, test samples); rows; ours: the labels a row can have;
     readings: printed row -> {reading: label}, beside those of readings.csv; conditions: name -> {label: our label under
-    it}, if all rows were run under several. The papers' own rows are our `full`.
+    it}, if all rows were run under several; fidelity: see `TablePage`. The papers' own rows are our `full`.
     """
     pages = []
     for table in tables:
@@ -92,7 +98,7 @@ def pages_from(tables: Iterable[Mapping]) -> list[TablePage]:
         absent = printed - set(labels) - set(table["ours"])
         data = {dataset: Data(*known) for dataset, known in table["data"].items()}
         excuses = dict.fromkeys(absent, "this study has not built this baseline")
-        pages.append(TablePage(*where, data, table["rows"], labels, excuses))
+        pages.append(TablePage(*where, data, table["rows"], labels, excuses, table.get("fidelity", {})))
     return pages
 
 
@@ -157,6 +163,12 @@ def assemble(pages: Iterable[TablePage] = ()) -> JudgedTables:
     return JudgedTables(cells, compared, extras, runs)
 
 
+def judge_table(table: Mapping) -> JudgedTables:
+    """One printed table judged, from a plain table as `pages_from` takes them."""
+    (page,) = pages_from([table])
+    return JudgedTables(*_join(page, load_reported(page.paper, page.table)))
+
+
 def verdict_counts(judged: pd.DataFrame) -> pd.DataFrame:
     """How many printed cells or relations, of `JudgedTables.cells` or `.relations`, got each verdict: index `PART`.
 
@@ -183,14 +195,18 @@ def _join(page: TablePage, printed: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
     lines, labels = _readings(printed, page.labels)
     excuse = NO_RUNS if rows.empty else None
     excuses = {row: page.not_attempted.get(plain, excuse) for row, plain in lines[["row", "printed_row"]].to_numpy()}
+    withheld = {label: WITHHELD for label, word in page.fidelity.items() if word == PARTIAL}
     cells = verdicts.judge(
         lines,
         rows,
         labels,
         here,
         not_attempted={row: reason for row, reason in excuses.items() if reason},
+        withheld=withheld,
     )
     cells = cells.assign(**{name: lines[name].to_numpy() for name in ("printed_row", "reading", "marker")})
+    cells["fidelity"] = cells["label"].map(lambda label: page.fidelity.get(label, ""))
+    cells["withheld"] = cells["label"].map(lambda label: withheld.get(label, ""))
     extras, runs = [], []
     for dataset, data in page.data.items() if len(rows) else ():
         kinds = set(cells.loc[(cells["dataset"] == dataset) & (cells["n"] > 0), "synthetic"])
@@ -198,7 +214,7 @@ def _join(page: TablePage, printed: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
             found, expected = MADE_OF[not data.synthetic], MADE_OF[data.synthetic]
             raise ValueError(f"result rows of {page.name} on {data.name} are {found}: expected {expected} data")
         own = rows[rows["dataset"] == data.name]
-        extras.append(_extras(lines[lines["dataset"] == dataset], own, labels))
+        extras.append(_extras(lines[lines["dataset"] == dataset], own, labels, page.fidelity))
         runs.append(_runs(page, dataset, own[own["label"].isin(labels.values())]))
     extras = pd.concat([part for part in extras if len(part)] or [pd.DataFrame(columns=list(EXTRA_COLUMNS))])
     runs = pd.DataFrame([run for run in runs if run], columns=list(RUN_COLUMNS))
@@ -232,7 +248,9 @@ def _readings(printed: pd.DataFrame, labels: Mapping) -> tuple[pd.DataFrame, dic
     return pd.DataFrame(lines), flat
 
 
-def _extras(lines: pd.DataFrame, rows: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+def _extras(
+    lines: pd.DataFrame, rows: pd.DataFrame, labels: Mapping[str, str], fidelity: Mapping[str, str]
+) -> pd.DataFrame:
     """Our rows of one table and data set that it does not print."""
     used = {labels[row] for row in lines["row"]}
     others = rows[~rows["label"].isin(used) & (rows["selection"] != ORACLE)]
@@ -241,7 +259,9 @@ def _extras(lines: pd.DataFrame, rows: pd.DataFrame, labels: Mapping[str, str]) 
     side = side_by_side(lines, others, labels)
     side = side[~side["label"].isin(used)]
     texts = [ours_text(line) for line in side.to_dict("records")]
-    return side.assign(**{name: lines[name].iloc[0] for name in PART}, ours=texts)[list(EXTRA_COLUMNS)]
+    words = side["label"].map(lambda label: fidelity.get(label, ""))
+    side = side.assign(**{name: lines[name].iloc[0] for name in PART}, ours=texts, fidelity=words)
+    return side[list(EXTRA_COLUMNS)]
 
 
 def _runs(page: TablePage, dataset: str, rows: pd.DataFrame) -> dict:

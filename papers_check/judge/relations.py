@@ -11,7 +11,7 @@ are one test.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 
 import numpy as np
@@ -147,6 +147,8 @@ def relations(judged: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         p_margin = _holm_once([line.p_margin for line in plain], list(zip(numbers, margins, strict=True)))
         for call, number, *adjusted in zip(calls, numbers, p, p_margin, strict=True):
             found = compare(**call["given"], tests=len(tests), adjusted=tuple(adjusted))
+            if call["withheld"]:
+                found = replace(found, reason=call["withheld"])
             more = {"test": number, "p_holm": adjusted[0], "p_margin_holm": adjusted[1]}
             lines.append(dict(zip(COLUMN, key, strict=True)) | asdict(found) | call["line"] | more)
     names = [field.name for field in fields(Relation)]
@@ -171,12 +173,13 @@ def _calls(cells: pd.DataFrame, column: dict[str, str], alpha: float) -> list[di
                 continue
             ahead = (Decimal(ours["reported"]) > Decimal(other["reported"])) == higher
             a, b = (ours, other) if ahead else (other, ours)
-            mixed = a["synthetic"] != b["synthetic"] and a["n"] and b["n"]
+            withheld = a.get("withheld", "") or b.get("withheld", "")
+            apart = withheld or (a["synthetic"] != b["synthetic"] and a["n"] and b["n"])
             known_row = METHODS.get((column["paper"], other["printed_row"]))
             role = known_row.role if known_row and (a["synthetic"] or b["synthetic"]) else ""
             given = {
-                "a": () if mixed else a["values"],
-                "b": () if mixed else b["values"],
+                "a": () if apart else a["values"],
+                "b": () if apart else b["values"],
                 "higher": higher,
                 "synthetic": a["synthetic"],
                 "names": (a["row"], b["row"]),
@@ -187,7 +190,8 @@ def _calls(cells: pd.DataFrame, column: dict[str, str], alpha: float) -> list[di
             }
             said = {"printed_better": a["printed_row"], "printed_worse": b["printed_row"]}
             said["by_construction"] = by_construction(role)
-            calls.append({"given": given, "pair": frozenset((a["label"], b["label"])), "line": said})
+            pair = frozenset((a["label"], b["label"]))
+            calls.append({"given": given, "pair": pair, "line": said, "withheld": withheld})
     return calls
 
 

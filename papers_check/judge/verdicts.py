@@ -197,6 +197,7 @@ def judge(
     not_attempted: Mapping[str, str] | None = None,
     deterministic: Collection[str] = (),
     alpha: float = ALPHA,
+    withheld: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One line per line of `reported`, in its order; the columns are the fields of `Verdict`.
 
@@ -211,6 +212,7 @@ def judge(
     margins        `COLUMN` and `margin`, in the printed unit; `default_margins(reported)` unless given
     not_attempted  printed row name -> why there are no runs of it
     deterministic  labels for which one run is all there is: compared by rounding, without an interval
+    withheld       our label -> why its numbers are shown and not judged
 
     Raises ValueError for missing columns, an unknown status, an accuracy outside [0, 1], a seed that occurs twice and
     rows of one label that mix settings.
@@ -231,7 +233,7 @@ def judge(
         paper, table, dataset, row, metric, side = key
         label = (labels or {}).get(row, row)
         line = dict(zip(KEY, key, strict=True)) | found.of(label, dataset, our_metric(metric, side))
-        missing = "" if line["n"] else excuses.get(row, line["why"])
+        missing = (withheld or {}).get(label, "") if line["n"] else excuses.get(row, line["why"])
         if metric in COUNTS or not text:
             missing = "a count, not the result of a run" if text else "the paper prints a dash"
         lines.append(

@@ -13,14 +13,15 @@ def as_text(frame: pd.DataFrame) -> str:
     """
     shown = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     grid = [[str(name) for name in shown.columns]]
-    grid += [[_cell_text(value) for value in line] for line in shown.itertuples(index=False, name=None)]
+    grid += [[cell_text(value) for value in line] for line in shown.itertuples(index=False, name=None)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     grid.insert(1, ["-" * width for width in widths])
     padded = ("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in grid)
     return "\n".join(line.rstrip() for line in padded)
 
 
-def _cell_text(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A value as text: a dash for what is missing, floats with six significant digits."""
     if value is None or value is pd.NA or value != value:
         return MISSING
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)

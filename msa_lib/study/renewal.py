@@ -1,0 +1,134 @@
+"""Making the reference run again: train, keep rows and small tables, draw the figures, run the notebooks in place.
+
+Everything that is committed of results comes from here, by one command (`msa reference`), which takes up where it was
+interrupted: finished runs are in the store.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import torch
+from PIL import Image
+
+from msa_lib.notebooks import execute, refresh
+from msa_lib.runs import Run, grid, opened
+from msa_lib.runs.identity import dataset_of
+from msa_lib.study import reference_run
+from msa_lib.study.captions import NOTEBOOKS
+from msa_lib.study.pages import BASELINES, FIRST_SEED, PAGES
+from msa_lib.study.rows import runs_of
+from msa_lib.study.standins import places
+from msa_lib.train.state import write_atomically
+
+DATA, SCALE = "planted", "quick"
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+
+
+def renew(
+    store: str | Path = "runs", seeds: int = 10, baseline_seeds: int | None = None, jobs: int = 2, say: Callable = print
+) -> None:
+    """Make the reference run, and all that is shown from it, again.
+
+    seeds           of the rows of the two studied models
+    baseline_seeds  of all other networks; as many if not given
+    Raises NotebookFailed or ValueError, one sentence, and leaves what is not yet made as it was.
+    """
+    words = ["msa", "reference", "--seeds", str(seeds)]
+    words += ["--baseline-seeds", str(baseline_seeds)] if baseline_seeds else []
+    store, command = opened(store), shlex.join(words)
+    runs = wanted(seeds, baseline_seeds or seeds)
+    grid(runs, store, jobs, "reference run")
+    kept = reference_run.write(runs, store, about(seeds, baseline_seeds or seeds, command))
+    say(f"{kept} runs are the reference run ({reference_run.FOLDER.name}).")
+    drawn = [name for name, page in PAGES.items() if page.figures]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda name: _draw(name, store, seeds), drawn))
+    for path in sorted((store / "figures").glob("*.*")):
+        shutil.copy(path, FIGURES / path.name)
+    write_atomically(FIGURES / "README.md", figure_list(FIGURES, command).encode())
+    say(f"{len(list(FIGURES.glob('*.png')))} figures are in {FIGURES.name}.")
+    with ThreadPoolExecutor(jobs) as pool:
+        shown = [name for name, page in PAGES.items() if not page.on_demand]
+        list(pool.map(lambda name: refresh(NOTEBOOKS / f"{name}.ipynb"), shown))
+    say(f"{len(shown)} notebooks show them.")
+
+
+def wanted(seeds: int, baseline_seeds: int) -> list[Run]:
+    """Every run of the default study (no page on demand), each once."""
+    runs = {}
+    for name, page in PAGES.items():
+        if page.on_demand:
+            continue
+        for half, root in places(name, DATA, SCALE)[0].values() if page.dataset else ():
+            for run in runs_of(name, half, root, dataset_of(half, root), seeds, SCALE):
+                if run.model not in BASELINES or run.seed < FIRST_SEED + baseline_seeds:
+                    runs.setdefault(reference_run._key_of(run), run)
+    return list(runs.values())
+
+
+def about(seeds: int, baseline_seeds: int, command: str) -> dict:
+    """What meta.json says of a reference run made now, here."""
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, CPU; torch {torch.__version__}"
+    return {
+        "scale": SCALE, "first_seed": FIRST_SEED, "seeds": seeds, "baseline_seeds": baseline_seeds, "command": command,
+        "machine": machine, "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }  # fmt: skip
+
+
+def stale() -> list[str]:
+    """What of the reference run is not of today's code and data, sentences; none if it is."""
+    known = reference_run.meta()
+    if not known:
+        return [f"There is no reference run; `{reference_run.RENEW}` makes it."]
+    runs = wanted(1, 1)
+    fingerprints = {run.data: dataset_of(run.data, run.root).fingerprint for run in runs}
+    return reference_run.differences(runs, fingerprints)
+
+
+def _draw(name: str, store: Path, seeds: int) -> None:
+    """Execute a page so that it saves its figures; one whose tables are kept measures them on the trained networks."""
+    page, source = PAGES[name], NOTEBOOKS / f"{name}.ipynb"
+    networks = bool(page.rows) and page.table is None
+    parameters = {"store": str(store), "seeds": seeds} | ({"train": True} if networks else {})
+    content = execute(source, store / "notebooks" / source.name, parameters)
+    if networks:
+        tables = {table: pd.DataFrame(lines) for table, lines in content["tables"].items()}
+        reference_run.write_tables(name, tables)
+
+
+def figure_list(folder: Path, command: str) -> str:
+    """README of the figures, from what each picture says of itself: title, caption, data, command."""
+    pictures = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            said = {"title": image.info.get("Title", path.stem), "caption": image.info.get("Description", "")}
+        pictures.append(said | {"name": path.stem, "svg": path.with_suffix(".svg").exists()})
+    return jinja2.Template(_LIST, trim_blocks=True, lstrip_blocks=True).render(pictures=pictures, command=command)
+
+
+_LIST = """# Pictures of the reference run
+
+Made by `{{ command }}` (or `make reference`). Each is a PNG and an SVG, and carries its title and caption in itself.
+Pictures of runs are on planted data: **synthetic**. Those whose name begins with `audit_` or `noise_` need no training.
+
+{% for one in pictures %}
+## {{ one.title }}
+
+[`{{ one.name }}.png`]({{ one.name }}.png){{ ", [`" ~ one.name ~ ".svg`](" ~ one.name ~ ".svg)" if one.svg }}
+{%- if one.caption %}: {{ one.caption }}{% endif %}
+
+
+![{{ one.title }}]({{ one.name }}.png)
+
+{% endfor %}
+"""

@@ -1,0 +1,141 @@
+"""What a notebook shows: result rows, on which data, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from msa_lib.data import Dataset, short_name
+from msa_lib.runs import Run, grid
+from msa_lib.runs.identity import dataset_of
+from msa_lib.study import captions, reference_run
+from msa_lib.study.pages import PAGES, scale_of
+from msa_lib.study.rows import runs_of
+from msa_lib.study.standins import sized
+from msa_lib.study.tables import fidelity, printed_table, table_rows
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One page on one data set. `store` is where its runs are; empty if the rows are those of the reference run."""
+
+    page: str
+    name: str
+    root: str | None
+    data: Dataset
+    runs: list[Run]
+    rows: pd.DataFrame
+    seeds: int
+    scale: str
+    store: str
+    source: str  # where the rows come from, and what is out of date about them, as sentences
+
+    def caption(self) -> str:
+        """What must stand under a table: data, seeds, spread, selection rule, command."""
+        command = captions.command(self.name, self.root, self.seeds, self.scale, self.page)
+        return captions.caption(self.data, self.rows, self.scale, command, self.page)
+
+    def picture(self, text: str) -> str:
+        """The caption of a figure: what it shows, on which data, with which seeds, by which command."""
+        return captions.picture(text, self.data, self.seeds, self.name, self.root, self.scale, self.page)
+
+    def tables(self, make: Callable[[], Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+        """What figures are drawn from: measured on the runs by `make`, or kept with the reference run.
+
+        Raises ValueError if the reference run has the rows of the page and not its tables.
+        """
+        found = dict(make()) if self.store else reference_run.tables(self.page)
+        if not found:
+            raise ValueError(f"The reference run has no tables of {self.page}; `{reference_run.RENEW}` makes them.")
+        return found
+
+    def values(self, metric: str = "mae") -> pd.DataFrame:
+        """A score of the trained rows on the test split: index seed, columns labels, in the order of the page."""
+        rows = self.rows[(self.rows["split"] == "test") & (self.rows["metric"] == metric)]
+        rows = rows[rows["selection"] != ""]
+        return rows.pivot(index="seed", columns="label", values="value")[list(rows["label"].unique())]
+
+    def constants(self, metric: str = "mae") -> dict[str, float]:
+        """The same of the rows that nothing random is in: ridge, label mean."""
+        rows = self.rows[(self.rows["split"] == "test") & (self.rows["metric"] == metric)]
+        rows = rows[rows["selection"] == ""]
+        return dict(zip(rows["label"], rows["value"], strict=True))
+
+    def alike(self, label: str) -> list[str]:
+        """The rows that are the same model as `label`, trained with the same seeds: compared seed by seed."""
+        models = dict(zip(self.rows["label"], self.rows["model"], strict=True))
+        return [other for other, model in models.items() if other != label and model == models.get(label)]
+
+    @property
+    def partial(self) -> list[str]:
+        """The baselines that lack some of what their paper has: shown, and compared with nothing."""
+        there = set(self.rows["label"])
+        return [label for label, word in fidelity(PAGES[self.page]).items() if word == "partial" and label in there]
+
+    def where(self) -> str:
+        """For a sentence: "on planted (synthetic) data, planted-mosi, 10 seeds"."""
+        kind = "planted (synthetic)" if self.data.synthetic else "real"
+        seeds = self.rows.loc[self.rows["selection"] != "", "seed"].nunique()
+        return f"on {kind} data ({self.data.name.partition('?')[0]}, {seeds} seed{'s' * (seeds != 1)})"
+
+
+def shown(
+    page: str,
+    dataset: str,
+    root: str = "",
+    seeds: int = 0,
+    scale: str = "quick",
+    train: bool = False,
+    store: str = "",
+    jobs: int = 1,
+    device: str = "cpu",
+) -> Shown:
+    """The rows of a page: those of the reference run where it has this data, scale and number of seeds, else trained.
+
+    `train` trains them in any case (what `store` holds is taken from it). Which of the two it was stands in `source`.
+    0 seeds are as many as the reference run has, or else as the scale has.
+    """
+    name, root, about = sized(dataset, scale), root or None, reference_run.meta()
+    seeds = seeds or about.get("seeds") or scale_of(scale).seeds
+    data = dataset_of(name, root)
+    runs = runs_of(page, name, root, data, seeds, scale, device)
+    if not train and reference_run.covers(runs, scale):
+        rows = reference_run.find(runs)
+        changed = reference_run.differences(runs, {name: data.fingerprint})
+        changed += [f"`{reference_run.RENEW}` renews it."] if changed else []
+        return Shown(page, name, root, data, runs, rows, seeds, scale, "", " ".join([reference_run.said(), *changed]))
+    store = captions.folder(store)
+    rows = grid(runs, store, jobs)
+    said = "Trained here."
+    if not train and about:
+        other = f"{about['scale']} scale, planted data, at most {about['seeds']} seeds, CPU"
+        said += f" The reference run ({other}) does not have {short_name(name)} at {scale} scale with {seeds} seeds."
+    return Shown(page, name, root, data, runs, rows, seeds, scale, store, said)
+
+
+def table_of(*halves: Shown) -> dict:
+    """The printed table that a page is of beside its rows, as `study.table_rows` gives it; one part per data set."""
+    page = halves[0].page
+    return printed_table(page, [(half.name, half.data, half.rows) for half in halves], halves[0].scale)
+
+
+def every_table(
+    dataset: str, seeds: int, scale: str, train: bool, store: str, device: str = "cpu"
+) -> tuple[list[dict], str]:
+    """`study.table_rows` of the reference run where it has this data, scale and number of seeds, else of the store.
+
+    With `train` of the store in any case. -> the tables, and where they come from, a sentence.
+    """
+    about = reference_run.meta()
+    held = dataset == "planted" and scale == about.get("scale") and seeds <= about.get("seeds", 0) and device == "cpu"
+    if held and not train:
+        return table_rows(dataset, seeds or about["seeds"], scale, None), reference_run.said()
+    said = "What the store holds." if store else "There is no store: nothing of the tables is known."
+    return table_rows(dataset, seeds or reference_seeds(), scale, captions.folder(store), device), said
+
+
+def reference_seeds() -> int:
+    """How many seeds the reference run has; without one, those of its scale."""
+    return reference_run.meta().get("seeds") or scale_of("quick").seeds

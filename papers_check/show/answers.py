@@ -1,0 +1,53 @@
+"""The last line of a page: its answer as a sentence, made from the numbers it rests on."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from papers_check.judge.leads import AHEAD, BEHIND, OPEN
+from papers_check.judge.verdicts import FLOOR
+
+
+def number(value: float, low: float, high: float, decimals: int = 3, sign: bool = True) -> str:
+    """ "+0.012 [0.003, 0.021]", or without an interval where there is none."""
+    text = f"{value:{'+' if sign else ''}.{decimals}f}"
+    return text if math.isnan(low) else f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def lead_of(line: pd.Series | dict, decimals: int = 3) -> str:
+    """A line of `leads` as text: "ridge +0.254 [0.240, 0.268]"."""
+    return f"{line['row']} {number(line['lead'], line['low'], line['high'], decimals)}"
+
+
+def answer_of_leads(own: str, metric: str, where: str, found: pd.DataFrame, named: Sequence[str] = ()) -> str:
+    """Over how many rows `own` leads: "Over 4 of 9 rows ...". Those in `named` are given with lead and interval.
+
+    `where` says on which data and with how many seeds. Below the least number of seeds nothing is decided, said so.
+    """
+    counts = {word: list(found.loc[found["says"] == word, "row"]) for word in (AHEAD, BEHIND, OPEN)}
+    parts = [f"{len(counts[AHEAD])} of {len(found)} rows are clearly worse than {own} in {metric} {where}"]
+    if counts[BEHIND]:
+        parts.append(f"clearly better {_are(counts[BEHIND])}")
+    if counts[OPEN]:
+        parts.append(f"undecided {_are(counts[OPEN])}")
+    shown = [lead_of(line) for line in found.to_dict("records") if line["row"] in named]
+    text = "; ".join(parts) + "."
+    if shown:
+        text += f" Lead in {metric} with 95 % interval: {'; '.join(shown)}."
+    return text + few(found["seeds"])
+
+
+def few(seeds: Iterable[int]) -> str:
+    """What must be said where there are too few seeds for a verdict; else nothing."""
+    least = min(seeds, default=0)
+    return f" With {least} seed{'s' * (least != 1)} nothing is decided: {FLOOR} are needed." if least < FLOOR else ""
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{'is' if len(names) == 1 else 'are'} {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
