@@ -239,33 +239,34 @@ def test_data_pack_and_check(tmp_path, capsys):
 
 
 def test_one_page_through_the_batch(tmp_path):
-    (outcome,) = batch.execute_pages(["amsgfn_table2_mosi"], "planted", 2, "smoke", tmp_path, jobs=1)
+    name = "amsgfn_table5_modalities"
+    (outcome,) = batch.execute_pages([name], "planted", 2, "smoke", tmp_path, jobs=1)
     assert outcome["status"] == "done"
-    content = json.loads((tmp_path / "notebooks/amsgfn_table2_mosi.json").read_text())["content"]
-    ours = [c for c in content["cells"] if c["row"] == "Our" and c["metric"] == "mae"]
-    assert ours[0]["printed"] == "0.699"
-    baseline = [
-        c for c in content["cells"] if c["row"] == "TFN" and c["metric"] == "mae"
-    ]  # printed beside our run of it
-    assert (baseline[0]["label"], baseline[0]["printed"], baseline[0]["n"]) == ("tfn", "0.901", 2)
-    rows = pd.read_csv(tmp_path / "rows.csv")
-    mean = rows.query("model == 'amsgfn' and split == 'test' and metric == 'mae'")["value"].mean()
-    assert np.isclose(ours[0]["ours"], mean)
-    page = (tmp_path / "notebooks/amsgfn_table2_mosi.html").read_text()
+    content = json.loads((tmp_path / f"notebooks/{name}.json").read_text())["content"]
+    (own,) = [c for c in content["cells"] if c["row"] == "Our" and c["metric"] == "mae"]
+    assert (own["reported"], own["n"]) == ("0.528", 2)
+    assert "With 2 seeds nothing is decided" in content["answer"]
+    trained = pd.DataFrame(content["rows"]).query("label == 'full' and split == 'test' and metric == 'mae'")
+    assert np.isclose(own["mean"], trained["value"].mean())
+    stored = pd.read_csv(tmp_path / "rows.csv")
+    assert set(trained["run"]) <= set(stored["run"])  # trained here, not read from the reference run
+    page = (tmp_path / f"notebooks/{name}.html").read_text()
     assert "SYNTHETIC" in page
+    assert "printed | ours" in page
     assert "http://" not in page
     assert "https://" not in page
-    assert "amsgfn_table2_mosi.html" in (tmp_path / "index.html").read_text()
+    assert f"{name}.html" in (tmp_path / "index.html").read_text()
 
 
 def test_plain_papermill_runs_a_notebook_on_a_path(tmp_path):
     from msa_lib.data import pack
 
     pack.pack(load_dataset(SMOKE), tmp_path / "mine")
-    source, out = study.NOTEBOOKS / "amsgfn_table2_mosi.ipynb", tmp_path / "out.ipynb"
+    source, out = study.NOTEBOOKS / "figure_modality_contributions.ipynb", tmp_path / "out.ipynb"
     command = [sys.executable, "-m", "papermill", str(source), str(out), "-p", "dataset", str(tmp_path / "mine")]
+    command += ["-p", "scale", "smoke", "-p", "seeds", "1"]
     subprocess.run([*command, "--no-progress-bar", "-k", "python3"], check=True, capture_output=True, cwd=tmp_path)
-    assert "planted" in out.read_text()
+    assert "Trained here. The reference run" in out.read_text()
 
 
 def test_library_does_not_know_the_printed_numbers():

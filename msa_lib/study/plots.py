@@ -23,7 +23,7 @@ FACTOR_COLOURS = dict(zip(FACTORS, (_PALETTE[i] for i in (3, 9, 4, 7)), strict=T
 ROW_COLOURS = ("black", "#882255", "#332288", "#999933", "0.6", "#44AA99")  # of rows, in their order
 SHARES = "Greys"
 sns.set_theme(style="whitegrid", context="notebook")
-plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "msa"})  # text stays text; no random ids
+plt.rcParams.update({"figure.dpi": 72, "svg.fonttype": "none", "svg.hashsalt": "msa"})  # text stays text; no random ids
 
 
 def save(figure: Figure, store: str | Path, name: str, caption: str = "") -> Path:
