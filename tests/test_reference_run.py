@@ -11,7 +11,7 @@ from msa_lib import runs, study
 from msa_lib.models import MODELS
 from msa_lib.runs import Run
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study import reference_run, renewal
+from msa_lib.study import readme, reference_run, renewal
 
 DATA = "planted?train=40&valid=16&test=24"
 ABOUT = {
@@ -133,6 +133,21 @@ def test_a_page_says_where_its_rows_come_from(kept, tmp_path, monkeypatch):
 
 def test_the_committed_run_is_of_todays_code_and_data():
     assert (found := renewal.stale()) == [], f"{' '.join(found)} `{reference_run.RENEW}` makes it again."
+
+
+def test_the_readme_shows_what_the_reference_run_and_the_notebooks_say():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.filled(text) == text, f"`{readme.COMMAND}` fills the tables of the README in again"
+
+
+def test_tables_of_the_readme(monkeypatch):
+    monkeypatch.setattr(readme, "TABLES", {"one": lambda: "| new |"})
+    text = "# T\n<!-- made: one -->\n| old |\n<!-- end: one -->\nrest\n"
+    assert readme.filled(text) == text.replace("old", "new")
+    with pytest.raises(ValueError, match="No table 'two'"):
+        readme.filled(text.replace("one", "two"))
+    with pytest.raises(ValueError, match="has no table"):
+        readme.filled("# T\n")
 
 
 def test_the_committed_run_is_small_and_synthetic():

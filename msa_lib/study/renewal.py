@@ -23,7 +23,7 @@ from PIL import Image
 from msa_lib.notebooks import execute, refresh
 from msa_lib.runs import Run, grid, opened
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study import reference_run
+from msa_lib.study import readme, reference_run
 from msa_lib.study.captions import NOTEBOOKS
 from msa_lib.study.pages import BASELINES, FIRST_SEED, PAGES
 from msa_lib.study.rows import runs_of
@@ -60,7 +60,8 @@ def renew(
     with ThreadPoolExecutor(jobs) as pool:
         shown = [name for name, page in PAGES.items() if not page.on_demand]
         list(pool.map(lambda name: refresh(NOTEBOOKS / f"{name}.ipynb"), shown))
-    say(f"{len(shown)} notebooks show them.")
+    readme.fill()
+    say(f"{len(shown)} notebooks and the README show them.")
 
 
 def wanted(seeds: int, baseline_seeds: int) -> list[Run]:

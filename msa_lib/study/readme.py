@@ -1,0 +1,90 @@
+"""The tables of the README, made from the reference run: `python -m msa_lib.study.readme` fills them in again.
+
+A table stands between two comments, `<!-- made: NAME -->` and `<!-- end: NAME -->`; what is between them is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+from msa_lib.study import reference_run
+from msa_lib.study.captions import NOTEBOOKS
+from msa_lib.study.pages import PAGES
+from msa_lib.study.tables import table_rows
+from msa_lib.train.state import write_atomically
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+COMMAND = "python -m msa_lib.study.readme"
+REGION = re.compile(r"<!-- made: (\w+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
+
+
+def verdicts() -> str:
+    """One line per printed table: its printed numbers, and what became of the order of its rows in our runs."""
+    from papers_check.judge import relations
+    from papers_check.judge.judged_tables import PART, assemble, pages_from, verdict_counts
+    from papers_check.printed.cells import load_reported
+    from papers_check.printed.papers import NAMES, TITLES
+
+    about = reference_run.meta()
+    judged = assemble(pages_from(table_rows("planted", about["seeds"], about["scale"], None)))
+    counts = verdict_counts(judged.relations).groupby(level=["paper", "table"]).sum()
+    printed = load_reported().query("value != ''")
+    words = (relations.HOLDS, relations.UNDECIDED, relations.NO_EFFECT, relations.REVERSED)
+    lines = [
+        "| | printed numbers | order of two rows: holds / undecided / no effect larger than X / reversed "
+        "| the same, by construction | no runs |",
+        "|---|---|---|---|---|",
+    ]
+    for (paper, table), cells in printed.groupby(list(PART[:2]), sort=False):
+        name = f"{TITLES[paper]} Table {table}, {', '.join(NAMES[data] for data in cells['dataset'].unique())}"
+        found = counts.loc[(paper, table)] if (paper, table) in counts.index else {}
+
+        def told(mark: str = "", found=found) -> str:
+            numbers = [int(found.get(word + mark, 0)) for word in words]
+            return " / ".join(map(str, numbers)) if sum(numbers) else "–"
+
+        absent = int(found.get(relations.NOT_ATTEMPTED, 0)) or "–"
+        lines.append(f"| {name} | {len(cells)} | {told()} | {told(relations.CONSTRUCTED)} | {absent} |")
+    return "\n".join([*lines, "", f"{reference_run.said()} Planted data: synthetic."])
+
+
+def answers() -> str:
+    """The question and the computed answer of every page that has one, from the committed notebooks."""
+    lines = ["| page | question | answer |", "|---|---|---|"]
+    for name in PAGES:
+        node = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+        question = re.search(r"\*\*Question: (.*?)\*\*", node.cells[0].source, re.DOTALL)
+        said = [output.text for output in node.cells[-1].get("outputs", []) if output.get("name") == "stdout"]
+        if question and said:
+            texts = [re.sub(r"\s+", " ", text).strip().replace("|", "\\|") for text in (question.group(1), said[-1])]
+            lines.append(f"| [{name}](notebooks/{name}.ipynb) | {texts[0][0].upper()}{texts[0][1:]} | {texts[1]} |")
+    return "\n".join(lines)
+
+
+TABLES = {"verdicts": verdicts, "answers": answers}
+
+
+def filled(text: str) -> str:
+    """The text with its tables made again. Raises ValueError for a table that nothing makes, or none at all."""
+    names = [match.group(1) for match in REGION.finditer(text)]
+    if unknown := [name for name in names if name not in TABLES]:
+        raise ValueError(f"No table {unknown[0]!r} is made for the README: expected {', '.join(TABLES)}.")
+    if not names:
+        raise ValueError("The README has no table between '<!-- made: NAME -->' and '<!-- end: NAME -->'.")
+    return REGION.sub(lambda m: f"<!-- made: {m[1]} -->\n{TABLES[m[1]]()}\n<!-- end: {m[1]} -->", text)
+
+
+def fill(readme: Path = README) -> None:
+    """Fill the tables of the README in."""
+    write_atomically(readme, filled(readme.read_text(encoding="utf-8")).encode())
+
+
+if __name__ == "__main__":
+    try:
+        fill()
+    except ValueError as problem:
+        sys.exit(str(problem))
