@@ -33,7 +33,6 @@ test: setup  ## ruff, pytest, nbval
 
 reference: setup  ## the committed reference run, its figures and what the notebooks show of it, again; SEEDS=10
 	.venv/bin/msa reference $(if $(value SEEDS),--seeds $(call quoted,SEEDS)) \
-		$(if $(value BASELINE_SEEDS),--baseline-seeds $(call quoted,BASELINE_SEEDS)) \
 		$(if $(value STORE),--store $(call quoted,STORE)) --jobs $(call quoted,JOBS)
 
 lab: setup

@@ -99,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     renew = _verb(
         verbs, "reference", _reference, "make the committed reference run again, and all that is shown from it"
     )
-    renew.add_argument("--seeds", type=_count, default=10, help="of the rows of the two studied models")
-    renew.add_argument("--baseline-seeds", type=_count, help="of the other networks (default: as many)")
+    renew.add_argument("--seeds", type=_count, help="how many (default: of the scale, which bounds those of baselines)")
     renew.add_argument("--jobs", type=_count, default=2, help="runs at a time")
     renew.add_argument("--store", default="runs", metavar="DIR")
 
@@ -267,7 +266,7 @@ def _reference(options) -> int:
 
     if options.jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    renewal.renew(options.store, options.seeds, options.baseline_seeds, options.jobs)
+    renewal.renew(options.store, options.seeds, options.jobs)
     _write_json(options.json, reference_run.meta())
     return 0
 

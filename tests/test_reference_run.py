@@ -154,7 +154,7 @@ def test_the_committed_run_is_small_and_synthetic():
     sizes = {path.name: path.stat().st_size for path in reference_run.FOLDER.iterdir()}
     assert sum(sizes.values()) < 1_000_000, sizes
     assert set(json.loads((reference_run.FOLDER / "meta.json").read_text())["data"]) <= {
-        run.data for run in renewal.wanted(1, 1)
+        run.data for run in renewal.wanted(1)
     }
     text = gzip.decompress((reference_run.FOLDER / "rows.csv.gz").read_bytes()).decode()
     assert ",False," not in text

@@ -77,7 +77,7 @@ def find(runs: Sequence[Run], folder: Path = FOLDER) -> pd.DataFrame:
     known = _lines(folder)
     rows = []
     for run in runs:
-        if (line := known.get(_key_of(run))) is not None:
+        if (line := known.get(key_of(run))) is not None:
             rows += [{"label": run.label or run.model} | row for row in rows_of(_result(line))]
     return pd.DataFrame(rows)
 
@@ -90,7 +90,7 @@ def differences(runs: Sequence[Run], fingerprints: Mapping[str, str], folder: Pa
     known, first = _lines(folder), meta(folder).get("first_seed")
     found: dict[str, set[str]] = {}
     for run in runs:
-        line, of = known.get(_key_of(run)), run.label or run.model
+        line, of = known.get(key_of(run)), run.label or run.model
         if line is None:
             if run.model not in MODELS or run.seed == first:
                 found.setdefault("not in the reference run", set()).add(of)
@@ -131,7 +131,7 @@ def write(runs: Sequence[Run], store: str | Path, about: Mapping, folder: Path =
             raise ValueError(
                 f"{short_name(run.data)} is no planted data set; expected planted data in a reference run."
             )
-        lines[_key_of(run)] = _line(run, result)
+        lines[key_of(run)] = _line(run, result)
         commits.add(json.loads((Path(result["folder"]) / "env.json").read_text())["commit"])
     frame = pd.DataFrame([lines[key] for key in sorted(lines, key=str)])
     first = [*KEY, *FACTS]
@@ -170,7 +170,7 @@ def write_tables(page: str, named: Mapping[str, pd.DataFrame], folder: Path = FO
 # --- a line per run ---------------------------------------------------------------------------------------------------
 
 
-def _key_of(run: Run) -> tuple[str, str, int, str, str]:
+def key_of(run: Run) -> tuple[str, str, int, str, str]:
     """What was asked for, without the defaults, the versions and the content of the data."""
     usual = {part: defaults(config) for part, config in configs(run.model).items()}
     told = {
@@ -188,7 +188,7 @@ def _version(model: str) -> str:
 def _line(run: Run, result: Mapping) -> dict:
     params = result["params"]
     version = ", ".join(f"{part} {number}" for part, number in params["versions"].items())
-    line = dict(zip(KEY, _key_of(run), strict=True)) | {"version": version}
+    line = dict(zip(KEY, key_of(run), strict=True)) | {"version": version}
     line |= {"fingerprint": params["data"]["fingerprint"]}
     line |= {name: result[name] for name in FACTS if name not in line}
     for split, kept in KEPT.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from msa_lib.runs import Run, grid, opened
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import readme, reference_run
 from msa_lib.study.captions import NOTEBOOKS
-from msa_lib.study.pages import BASELINES, FIRST_SEED, PAGES
+from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
 from msa_lib.study.rows import runs_of
 from msa_lib.study.standins import places
 from msa_lib.train.state import write_atomically
@@ -34,21 +33,16 @@ DATA, SCALE = "planted", "quick"
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
 
-def renew(
-    store: str | Path = "runs", seeds: int = 10, baseline_seeds: int | None = None, jobs: int = 2, say: Callable = print
-) -> None:
-    """Make the reference run, and all that is shown from it, again.
+def renew(store: str | Path = "runs", seeds: int | None = None, jobs: int = 2, say: Callable = print) -> None:
+    """Make the reference run, and all that is shown from it, again; as many seeds as the scale has unless said.
 
-    seeds           of the rows of the two studied models
-    baseline_seeds  of all other networks; as many if not given
     Raises NotebookFailed or ValueError, one sentence, and leaves what is not yet made as it was.
     """
-    words = ["msa", "reference", "--seeds", str(seeds)]
-    words += ["--baseline-seeds", str(baseline_seeds)] if baseline_seeds else []
-    store, command = opened(store), shlex.join(words)
-    runs = wanted(seeds, baseline_seeds or seeds)
+    seeds = seeds or SCALES[SCALE].seeds
+    store, command = opened(store), f"msa reference --seeds {seeds}"
+    runs = wanted(seeds)
     grid(runs, store, jobs, "reference run")
-    kept = reference_run.write(runs, store, about(seeds, baseline_seeds or seeds, command))
+    kept = reference_run.write(runs, store, about(seeds, command))
     say(f"{kept} runs are the reference run ({reference_run.FOLDER.name}).")
     drawn = [name for name, page in PAGES.items() if page.figures]
     with ThreadPoolExecutor(jobs) as pool:
@@ -64,7 +58,7 @@ def renew(
     say(f"{len(shown)} notebooks and the README show them.")
 
 
-def wanted(seeds: int, baseline_seeds: int) -> list[Run]:
+def wanted(seeds: int) -> list[Run]:
     """Every run of the default study (no page on demand), each once."""
     runs = {}
     for name, page in PAGES.items():
@@ -72,16 +66,16 @@ def wanted(seeds: int, baseline_seeds: int) -> list[Run]:
             continue
         for half, root in places(name, DATA, SCALE)[0].values() if page.dataset else ():
             for run in runs_of(name, half, root, dataset_of(half, root), seeds, SCALE):
-                if run.model not in BASELINES or run.seed < FIRST_SEED + baseline_seeds:
-                    runs.setdefault(reference_run._key_of(run), run)
+                runs.setdefault(reference_run.key_of(run), run)
     return list(runs.values())
 
 
-def about(seeds: int, baseline_seeds: int, command: str) -> dict:
+def about(seeds: int, command: str) -> dict:
     """What meta.json says of a reference run made now, here."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, CPU; torch {torch.__version__}"
+    few = min(seeds, SCALES[SCALE].others or seeds)
     return {
-        "scale": SCALE, "first_seed": FIRST_SEED, "seeds": seeds, "baseline_seeds": baseline_seeds, "command": command,
+        "scale": SCALE, "first_seed": FIRST_SEED, "seeds": seeds, "baseline_seeds": few, "command": command,
         "machine": machine, "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip
 
@@ -91,7 +85,7 @@ def stale() -> list[str]:
     known = reference_run.meta()
     if not known:
         return [f"There is no reference run; `{reference_run.RENEW}` makes it."]
-    runs = wanted(1, 1)
+    runs = wanted(1)
     fingerprints = {run.data: dataset_of(run.data, run.root).fingerprint for run in runs}
     return reference_run.differences(runs, fingerprints)
 

@@ -57,38 +57,47 @@ def leads(
 def rank_agreement(first: pd.DataFrame, second: pd.DataFrame, alpha: float = ALPHA) -> tuple[float, float, float]:
     """Kendall's tau between the mean scores of the rows (columns) that both have, and its bootstrap interval.
 
-    Each draw takes seeds with replacement, in both apart; the same input gives the same interval.
+    Each draw takes the seeds of every row with replacement; a row of one seed is a constant. The same input gives the
+    same interval.
     """
     rows = [row for row in first.columns if row in second.columns]
-    a, b = first[rows].to_numpy(), second[rows].to_numpy()
+    tables = [[table[row].dropna().to_numpy() for row in rows] for table in (first, second)]
 
-    def tau(i: np.ndarray, j: np.ndarray) -> float:
-        return float(stats.kendalltau(np.nanmean(a[i], 0), np.nanmean(b[j], 0)).statistic)
+    def tau(rng: np.random.Generator | None) -> float:
+        a, b = ([_mean(values, rng) for values in table] for table in tables)
+        return float(stats.kendalltau(a, b).statistic)
 
-    return _bootstrapped(tau, (len(a), len(b)), alpha)
+    return _bootstrapped(tau, max((len(values) for table in tables for values in table), default=0), alpha)
 
 
 def concordance(scores: Mapping[str, pd.DataFrame], alpha: float = ALPHA) -> tuple[float, float, float]:
     """Kendall's W of several metrics over the rows: 1 if all rank the rows alike, 0 if they have nothing in common.
 
     scores: metric -> values (index seeds, columns rows), larger being better in all of them (MAE negated). With a
-    bootstrap interval over seeds, the same seeds in every metric.
+    bootstrap interval over the seeds of every row, the same ones in every metric.
     """
-    values = np.stack([table.to_numpy() for table in scores.values()])  # [metrics, seeds, rows]
-    m, _, n = values.shape
+    rows = list(next(iter(scores.values())).columns)
+    values = [np.stack([table[row] for table in scores.values()], 1) for row in rows]  # [seeds, metrics] each
+    values = [part[~np.isnan(part).any(1)] for part in values]
+    m, n = len(scores), len(rows)
 
-    def w(chosen: np.ndarray) -> float:
-        ranks = stats.rankdata(np.nanmean(values[:, chosen], 1), axis=1)
-        return float(12 * ((ranks.sum(0) - m * (n + 1) / 2) ** 2).sum() / (m**2 * (n**3 - n)))
+    def w(rng: np.random.Generator | None) -> float:
+        ranks = stats.rankdata([_mean(part, rng) for part in values], axis=0)  # [rows, metrics]
+        return float(12 * ((ranks.sum(1) - m * (n + 1) / 2) ** 2).sum() / (m**2 * (n**3 - n)))
 
-    return _bootstrapped(w, (values.shape[1],), alpha)
+    return _bootstrapped(w, max(map(len, values)), alpha)
 
 
-def _bootstrapped(statistic: Callable, sizes: tuple[int, ...], alpha: float) -> tuple[float, float, float]:
-    """A statistic of the seeds of each set, and its percentile interval; a set of one is a constant."""
-    rng, value = np.random.default_rng(0), statistic(*(np.arange(n) for n in sizes))
-    if max(sizes) < 2:
+def _mean(values: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    """Mean over the seeds (the first axis), or over as many drawn with replacement."""
+    return (values if rng is None else values[rng.integers(len(values), size=len(values))]).mean(0)
+
+
+def _bootstrapped(statistic: Callable, most: int, alpha: float) -> tuple[float, float, float]:
+    """A statistic and its percentile interval; none if no row has more than one seed."""
+    value = statistic(None)
+    if most < 2:
         return value, np.nan, np.nan
-    drawn = [statistic(*(rng.integers(n, size=n) for n in sizes)) for _ in range(DRAWS)]
-    low, high = np.nanquantile(drawn, [alpha / 2, 1 - alpha / 2])
+    rng = np.random.default_rng(0)
+    low, high = np.nanquantile([statistic(rng) for _ in range(DRAWS)], [alpha / 2, 1 - alpha / 2])
     return value, float(low), float(high)

@@ -35,7 +35,16 @@ def answer_of_leads(own: str, metric: str, where: str, found: pd.DataFrame, name
     text = "; ".join(parts) + "."
     if shown:
         text += f" Lead in {metric} with 95 % interval: {'; '.join(shown)}."
-    return text + few(found["seeds"])
+    return text + wanting(found["row"], found["seeds"])
+
+
+def wanting(rows: Iterable[str], seeds: Iterable[int]) -> str:
+    """Of which rows nothing is said for want of seeds, a sentence; nothing where all have enough."""
+    known = list(zip(rows, seeds, strict=True))
+    short = [row for row, n in known if n < FLOOR]
+    if 0 < len(short) < len(known):
+        return f" For want of {FLOOR} seeds nothing is said of {listed(short)}."
+    return few([n for _, n in known])
 
 
 def few(seeds: Iterable[int]) -> str:
