@@ -55,7 +55,9 @@ def verdicts() -> str:
 def answers() -> str:
     """The question and the computed answer of every page that has one, from the committed notebooks."""
     lines = ["| page | question | answer |", "|---|---|---|"]
-    for name in PAGES:
+    for name, page in PAGES.items():
+        if page.on_demand:
+            continue
         node = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
         question = re.search(r"\*\*Question: (.*?)\*\*", node.cells[0].source, re.DOTALL)
         said = [output.text for output in node.cells[-1].get("outputs", []) if output.get("name") == "stdout"]
