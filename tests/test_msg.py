@@ -11,6 +11,7 @@ from toy import close, dataset
 
 from msa_lib.models import build_model
 from msa_lib.models.msg import MSGConfig, ShiftingGate, Trace, added, huber, threshold
+from msa_lib.models.parts.layers import sinusoid
 
 TINY = {"d": 4, "heads": 2, "n_layers": 2, "dropout": 0.0}
 SOME = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1], [0, 0, 0]]).bool()
@@ -99,6 +100,34 @@ def test_a_step_of_text_is_masked_in_training_only():
     assert gone.float().mean().item() == pytest.approx(0.4, abs=0.05)
     whole, _ = made(masking="none")
     assert torch.equal(whole.train().mba.mask(x), x)
+
+
+def test_text_is_adjusted_by_what_its_masked_steps_ask():
+    """Audio, then vision, with steps 1 and 3 masked; the whole text is added to the answers."""
+    network, _ = made(masking="none")  # the mask is put in by hand
+    mba, kept = network.mba, torch.tensor([1.0, 0.0, 1.0, 0.0])[:, None]
+    mba.mask = lambda x: x * kept
+    text, audio, vision = torch.randn(4, 4), torch.randn(3, 4), torch.randn(2, 4)
+    masks = [torch.ones(1, 3).bool(), torch.tensor([[True, False]])]
+    expected = text + attended(mba.ask[0], text * kept, audio) + attended(mba.ask[1], text * kept, vision[:1])
+    close(mba(text[None], [audio[None], vision[None]], masks)[0], mba.norm(expected), atol=1e-5)
+
+
+def test_the_stages_in_their_order():
+    """One sample at a time, without padding: first layers, adjustment, deeper layers of text, gates, means."""
+    network, batch = made()
+    predictions = network(batch).prediction
+    for i in (0, 4):
+        x = [z[i : i + 1, :n] for z, n in zip((batch.text, batch.audio, batch.vision), batch.lengths[i], strict=True)]
+        masks = [torch.ones(z.shape[:2]).bool() for z in x]
+        x = [f(z) + sinusoid(z.shape[1], 4) for f, z in zip(network.proj, x, strict=True)]
+        t, a, v = (block(z, mask) for block, z, mask in zip(network.first, x, masks, strict=True))
+        deep = network.deeper[0](network.mba(t, [a, v], masks[1:]), masks[0])
+        others = ((deep, a, v, 1, 2), (a, deep, v, 0, 2), (v, deep, a, 0, 1))
+        h = [t.mean(1)]
+        for gate, (own, one, two, m, n) in zip(network.gates, others, strict=True):
+            h.append(gate(own, [one, two], [masks[m], masks[n]], network.mu)[0].mean(1))
+        close(predictions[i], network.out(torch.cat(h, -1))[0, 0], atol=1e-5)
 
 
 def test_both_levels_of_text_are_read():
