@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -129,6 +130,27 @@ def test_a_page_says_where_its_rows_come_from(kept, tmp_path, monkeypatch):
     assert "does not have planted?train=40" in page.source
     page = study.shown("figure_modality_contributions", DATA, seeds=1, scale="smoke", train=True, store=str(tmp_path))
     assert page.source == "Trained here."
+
+
+def test_one_command_renews_everything(tmp_path, monkeypatch):
+    """With one page, one seed and smoke scale, in a folder of its own."""
+    name, said = "figure_modality_contributions", []
+    monkeypatch.setattr(renewal, "SCALE", "smoke")
+    monkeypatch.setattr(renewal, "PAGES", {name: study.PAGES[name]})
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(study.NOTEBOOKS / f"{name}.ipynb", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text("<!-- made: one -->\n<!-- end: one -->\n")
+    monkeypatch.setattr(readme, "TABLES", {"one": lambda: "| made |"})
+    renewal.renew(tmp_path / "runs", 1, 1, said.append, tmp_path)
+    assert said[0] == "1 runs are the reference run."
+    assert json.loads((tmp_path / "reference/meta.json").read_text())["seeds"] == 1
+    assert len(reference_run.tables(name, tmp_path / "reference")["samples"]) == 32
+    listed = (tmp_path / "figures/README.md").read_text()
+    assert "SYNTHETIC (planted) data, planted-mosei" in listed
+    for figure in ("contributions", "dominance_agreement"):
+        assert "![Modality contributions (synthetic data)](contributions.png)" in listed
+        assert (tmp_path / f"figures/{figure}.svg").exists()
+    assert "| made |" in (tmp_path / "README.md").read_text()
 
 
 def test_the_committed_run_is_of_todays_code_and_data():

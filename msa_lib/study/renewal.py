@@ -23,38 +23,41 @@ from msa_lib.notebooks import execute, refresh
 from msa_lib.runs import Run, grid, opened
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import readme, reference_run
-from msa_lib.study.captions import NOTEBOOKS
 from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
 from msa_lib.study.rows import runs_of
 from msa_lib.study.standins import places
 from msa_lib.train.state import write_atomically
 
 DATA, SCALE = "planted", "quick"
-FIGURES = Path(__file__).resolve().parents[2] / "figures"
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def renew(store: str | Path = "runs", seeds: int | None = None, jobs: int = 2, say: Callable = print) -> None:
+def renew(
+    store: str | Path = "runs", seeds: int | None = None, jobs: int = 2, say: Callable = print, root: Path = ROOT
+) -> None:
     """Make the reference run, and all that is shown from it, again; as many seeds as the scale has unless said.
 
-    Raises NotebookFailed or ValueError, one sentence, and leaves what is not yet made as it was.
+    Writes to reference/, figures/, notebooks/ and README.md of `root`. Raises NotebookFailed or ValueError, one
+    sentence, and leaves what is not yet made as it was.
     """
     seeds = seeds or SCALES[SCALE].seeds
     store, command = opened(store), f"msa reference --seeds {seeds}"
     runs = wanted(seeds)
     grid(runs, store, jobs, "reference run")
-    kept = reference_run.write(runs, store, about(seeds, command))
-    say(f"{kept} runs are the reference run ({reference_run.FOLDER.name}).")
-    drawn = [name for name, page in PAGES.items() if page.figures]
+    kept = reference_run.write(runs, store, about(seeds, command), root / "reference")
+    say(f"{kept} runs are the reference run.")
+    drawn = [name for name, page in PAGES.items() if page.figures and not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda name: _draw(name, store, seeds), drawn))
+        list(pool.map(lambda name: _draw(name, store, seeds, root), drawn))
+    (root / "figures").mkdir(exist_ok=True)
     for path in sorted((store / "figures").glob("*.*")):
-        shutil.copy(path, FIGURES / path.name)
-    write_atomically(FIGURES / "README.md", figure_list(FIGURES, command).encode())
-    say(f"{len(list(FIGURES.glob('*.png')))} figures are in {FIGURES.name}.")
+        shutil.copy(path, root / "figures" / path.name)
+    write_atomically(root / "figures" / "README.md", figure_list(root / "figures", command).encode())
+    say(f"{len(drawn)} pages drew their figures.")
+    shown = [name for name, page in PAGES.items() if not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
-        shown = [name for name, page in PAGES.items() if not page.on_demand]
-        list(pool.map(lambda name: refresh(NOTEBOOKS / f"{name}.ipynb"), shown))
-    readme.fill()
+        list(pool.map(lambda name: refresh(root / "notebooks" / f"{name}.ipynb"), shown))
+    readme.fill(root / "README.md")
     say(f"{len(shown)} notebooks and the README show them.")
 
 
@@ -90,15 +93,15 @@ def stale() -> list[str]:
     return reference_run.differences(runs, fingerprints)
 
 
-def _draw(name: str, store: Path, seeds: int) -> None:
+def _draw(name: str, store: Path, seeds: int, root: Path) -> None:
     """Execute a page so that it saves its figures; one whose tables are kept measures them on the trained networks."""
-    page, source = PAGES[name], NOTEBOOKS / f"{name}.ipynb"
+    page, source = PAGES[name], root / "notebooks" / f"{name}.ipynb"
     networks = bool(page.rows) and page.table is None
-    parameters = {"store": str(store), "seeds": seeds} | ({"train": True} if networks else {})
+    parameters = {"store": str(store), "seeds": seeds, "scale": SCALE} | ({"train": True} if networks else {})
     content = execute(source, store / "notebooks" / source.name, parameters)
     if networks:
         tables = {table: pd.DataFrame(lines) for table, lines in content["tables"].items()}
-        reference_run.write_tables(name, tables)
+        reference_run.write_tables(name, tables, root / "reference")
 
 
 def figure_list(folder: Path, command: str) -> str:

@@ -21,6 +21,7 @@ NO_RUNS = "no run of this table is in the store"
 RUN_COLUMNS = (*PART, "data", "synthetic", "n_test", "seeds", "selection", "commit")
 EXTRA_COLUMNS = (*PART, "label", "metric", "side", "ours", "fidelity")
 MADE_OF = {True: "synthetic", False: "real"}
+MARKS = {"completed": "°", "partial": "°°"}  # of a baseline, by how much of it is its paper's
 PARTIAL = "partial"  # a baseline that lacks some of what its paper has
 WITHHELD = "our build of this baseline is partial (some of what its paper has is not in it): shown, and not judged"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from papers_check.judge import relations, verdicts
-from papers_check.judge.judged_tables import JudgedTables
+from papers_check.judge.judged_tables import MARKS, JudgedTables
 from papers_check.judge.side_by_side import ours_text
 from papers_check.printed.papers import is_own
 from papers_check.printed.rows import column
@@ -20,7 +20,6 @@ from papers_check.printed.units import MISSING
 from papers_check.show.plain_text import as_text, cell_text
 from papers_check.show.report import TONES
 
-MARKS = {"completed": "°", "partial": "°°"}  # of a baseline, by how much of it is its paper's
 SHADES = {"for": "#d6e8f7", "against": "#fbdcc0", "between": "#f2eecb"}  # blue, orange, straw: no red against green
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("papers_check.show"),

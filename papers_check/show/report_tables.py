@@ -9,7 +9,7 @@ import pandas as pd
 from papers_check.checks import audit
 from papers_check.checks.finding import Finding
 from papers_check.judge import relations, verdicts
-from papers_check.judge.judged_tables import PART, JudgedTables
+from papers_check.judge.judged_tables import MARKS, PART, JudgedTables
 from papers_check.judge.side_by_side import ours_text
 from papers_check.printed.papers import NAMES, PAPERS, is_own
 from papers_check.printed.rows import METRICS, column
@@ -60,6 +60,8 @@ def table_shown(key: tuple, cells: pd.DataFrame, judged: JudgedTables, found: Se
     columns = list(dict.fromkeys(zip(whole_table["metric"], whole_table["side"], strict=True)))  # in printed order
     decimals = {(line["metric"], line["side"]): line["decimals"] for line in cells.to_dict("records")}
     place = f"{paper}-{table}"
+    extras = judged.extras[_is(judged.extras, key)]
+    marks = extras["fidelity"].map(lambda word: MARKS.get(word, "")).astype(str)
     return {
         "name": table_name(dict(zip(PART, key, strict=True))),
         "slug": slug_of(key),
@@ -75,7 +77,8 @@ def table_shown(key: tuple, cells: pd.DataFrame, judged: JudgedTables, found: Se
         "relations": [_relation(line, decimals) for line in lines],
         "relation_tests": int(sum(part["test"].nunique() for _, part in compared.groupby(["metric", "side"]))),
         "relation_counts": _relation_words(compared),
-        "extras": _wide(judged.extras[_is(judged.extras, key)], "label", "ours", columns),
+        "extras": _wide(extras.assign(label=extras["label"] + marks), "label", "ours", columns),
+        "marked": bool(marks.any()) or bool(cells["fidelity"].isin(MARKS).any()),
         "silent": _wide(cells[silent], "row", "reported", columns),
         "silent_cells": cells[silent].groupby("row")["once"].sum().to_dict(),
         "reasons": cells[silent].groupby("row")["reason"].first().to_dict(),
@@ -88,7 +91,7 @@ def _cell(line: Mapping, best: Mapping) -> dict:
     k, real = line["decimals"], not line["synthetic"]
     ours = ours_text(line | {"ours": line["mean"], "column_decimals": k})
     return {
-        "row": line["row"],
+        "row": line["row"] + MARKS.get(line["fidelity"], ""),
         "column": _column(line["metric"], line["side"]),
         "printed": line["reported"],
         "ours": ours,
