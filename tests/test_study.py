@@ -349,7 +349,7 @@ def test_real_data_are_judged_only_as_what_they_are(monkeypatch):
 
 
 def test_amounts():
-    assert study.amount("planted-mosi", None, None) == (3, "quick")
+    assert study.amount("planted-mosi", None, None) == (study.SCALES["quick"].seeds, "quick")
     assert study.amount("/some/file.npz", None, None) == (5, "full")
     assert study.amount("planted", 7, "smoke") == (7, "smoke")
     with pytest.raises(ValueError, match="smoke, quick, full"):
