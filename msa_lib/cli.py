@@ -262,11 +262,16 @@ def _mechanisms(options) -> int:
 
 
 def _reference(options) -> int:
+    from msa_lib.notebooks import NotebookFailed
     from msa_lib.study import reference_run, renewal
 
     if options.jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    renewal.renew(options.store, options.seeds, options.jobs)
+    try:
+        renewal.renew(options.store, options.seeds, options.jobs)
+    except NotebookFailed as problem:
+        print(f"msa: {problem}", file=sys.stderr)
+        return 1
     _write_json(options.json, reference_run.meta())
     return 0
 
