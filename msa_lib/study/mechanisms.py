@@ -63,7 +63,7 @@ SIZES = {  # samples; full: as many as MOSI has
     "quick": "train=400&valid=200&test=400",
     "full": "train=1284&valid=229&test=686",
 }
-_CONVERGING = {"epochs": 60, "patience": 8, "batch_size": 32, "lr": 2e-3, "bucket": 4}  # 60: well above what is needed
+_CONVERGING = {"epochs": 60, "patience": 8, "batch_size": 64, "lr": 3e-3, "bucket": 4}  # 60: well above what is needed
 TRAIN = {"smoke": {"epochs": 2, "batch_size": 16, "lr": 2e-3}, "quick": _CONVERGING, "full": _CONVERGING}
 
 
