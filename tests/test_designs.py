@@ -131,6 +131,17 @@ def test_text_shows_the_code_of_the_telling_steps_in_axes_of_its_own():
         assert torch.equal(truth["said"], truth["codes"][:, :3]) == same
 
 
+@pytest.mark.parametrize("design", ["fusion", "gate", "alignment"])
+def test_a_decoy_looks_like_what_it_stands_in_for(design):
+    """Audio and vision agree on it as much as on b: their agreement does not give it away."""
+    known = planted.facts(Planted(design=design, test=8000), "test")
+    told, decoy = known["evidence"][:, 1:], known["decoy"]
+    assert np.corrcoef(decoy.T)[0, 1] == pytest.approx(np.corrcoef(told.T)[0, 1], abs=0.02)
+    assert 0.85 < np.corrcoef(told.T)[0, 1] < 0.97
+    assert decoy.std(0) == pytest.approx(told.std(0), rel=0.05)
+    assert abs(np.corrcoef(decoy[:, 0], known["signal"])[0, 1]) < 0.05
+
+
 def test_a_spoilt_reading_flickers_and_its_mean_tells_nothing():
     split = data("uncertainty")
     train, test = ((s.truth["noise"] > s.truth["noise_second"]).numpy() for s in (split.train, split.test))
