@@ -110,7 +110,7 @@ def answers(found: pd.DataFrame) -> list[str]:
     for name, part in found.groupby("comparison", sort=False):
         lines = part.set_index("control")
         if "word" not in lines or lines["word"].isna().any():
-            said.append(f"{name}: no runs.")
+            said.append(f"{name}: undecided, fewer than two seeds.")
             continue
         job, none = lines.loc["positive"], lines.loc["negative"]
         word = job["word"]
