@@ -82,6 +82,23 @@ def test_two_variances():
         effects.variances(lines.iloc[1:])
 
 
+def test_variances_and_kept_epochs_are_shown_by_arm():
+    lines = [
+        {"design": "gate", "control": "positive", "arm": arm, "draw": d, "seed": s, "mae": d + s / 10 + (arm == "off")}
+        for arm in ("full", "off")
+        for d in (1, 2, 3)
+        for s in (1, 2)
+    ]
+    lines = pd.DataFrame(lines).assign(best_epoch=[3, 6] * 6, epochs=6)
+    found = effects.variance_table(lines).set_index("mae of")
+    assert found.loc["off minus full", ["training", "draws"]].tolist() == pytest.approx([0, 0])
+    assert found.loc["full", "training"] == pytest.approx(0.1 / 2**0.5)
+    assert found.loc["full", "draws"] == pytest.approx((1 - 0.005 / 2) ** 0.5)
+    assert effects.variance_table(lines[lines["seed"] == 1]).empty
+    kept = effects.convergence(lines, cap=12).iloc[0]
+    assert (kept["seeds"], kept["largest share"], kept["at the end"]) == (6, 0.5, 3)
+
+
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_a_comparison_is_a_mechanism_removed_where_it_has_a_job(name):
     c = COMPARISONS[name]
@@ -144,3 +161,21 @@ def test_the_command_trains_resumes_and_keeps_rows(tmp_path, capsys):
     assert table["word"].notna().all()
     assert main(["mechanisms", "gates", "--store", str(tmp_path / "runs")]) == 2
     assert "No comparison 'gates'" in capsys.readouterr().err
+
+
+def test_helps_is_earned_on_both_controls():
+    def lines(*gains):
+        rng, parts = np.random.default_rng(0), []
+        for control, gain in zip(mechanisms.CONTROLS, gains, strict=True):
+            full = rng.normal(0, 0.01, 6)
+            both = rows(full=full, **{"no L_amb": full + gain + rng.normal(0, 0.002, 6)})
+            parts.append(both.assign(design="ambiguity", control=control, model="dsrf"))
+        chosen = {name: COMPARISONS[name] for name in ("ambiguity", "gate")}
+        return effects.answers(effects.table(pd.concat(parts), chosen, gap_of, margin=0.02, family=6))
+
+    earned, same, none = lines(0.1, 0.0), lines(0.1, 0.1), lines(0.0, 0.0)
+    assert earned[0].startswith("Ambiguity: helps. Gain +0.1")
+    assert earned[0].endswith("no effect larger than 0.02.")
+    assert "not by what it is named for" in same[0]
+    assert none[0].startswith("Ambiguity: no effect larger than 0.02. Gain")
+    assert earned[1] == "Undecided for want of seeds: gate."

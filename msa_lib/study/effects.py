@@ -78,6 +78,27 @@ def variances(rows: pd.DataFrame, score: str = "mae") -> dict[str, float]:
     return {"training": float(np.sqrt(within)), "draws": float(np.sqrt(max(0.0, between)))}
 
 
+def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """`variances` of each arm with several seeds on several draws, and of its difference to the full arm."""
+    several = rows[rows["control"] == "positive"].groupby(["design", "arm", "draw"]).filter(lambda g: len(g) > 1)
+    lines = []
+    for design, part in several.groupby("design", sort=False):
+        wide = part.pivot_table(index=["draw", "seed"], columns="arm", values="mae").dropna(axis=1)
+        gaps = wide.drop(columns="full").sub(wide["full"], axis=0).add_suffix(" minus full") if "full" in wide else None
+        for name, values in pd.concat([wide, gaps], axis=1).items():
+            lines.append({"design": design, "mae of": name} | variances(values.rename("mae").reset_index()))
+    return pd.DataFrame(lines, columns=["design", "mae of", "training", "draws"])
+
+
+def convergence(rows: pd.DataFrame, cap: int) -> pd.DataFrame:
+    """One line per arm: the kept epoch (median), the largest as a share of the `cap` on epochs, how many runs kept
+    their very last one, and the scores."""
+    marked = rows.assign(share=rows["best_epoch"] / cap, last=rows["best_epoch"] == rows["epochs"])
+    of = {"seeds": ("seed", "size"), "kept epoch": ("best_epoch", "median"), "largest share": ("share", "max")}
+    of |= {"at the end": ("last", "sum"), "mae": ("mae", "mean"), "sd": ("mae", "std")}
+    return marked.groupby(["design", "control", "arm"], sort=False).agg(**of).reset_index()
+
+
 def table(
     rows: pd.DataFrame, comparisons, gap_of: Callable[..., PairedGap], margin: float, family: int
 ) -> pd.DataFrame:
@@ -106,19 +127,20 @@ def answers(found: pd.DataFrame) -> list[str]:
 
     "Helps" is earned only if the mechanism helps where it has a job and does not help where it has none.
     """
-    said = []
+    said, lacking = [], []
     for name, part in found.groupby("comparison", sort=False):
         lines = part.set_index("control")
         if "word" not in lines or lines["word"].isna().any():
-            said.append(f"{name}: undecided, fewer than two seeds.")
+            lacking.append(name)
             continue
         job, none = lines.loc["positive"], lines.loc["negative"]
         word = job["word"]
         if word == "helps" and none["word"] == "helps":
             word = "helps, and as well where there is nothing to find, so not by what it is named for"
+        gains = [f"{line['gain']:+.3f} ({line['low']:+.3f} to {line['high']:+.3f})" for line in (job, none)]
         said.append(
-            f"{name}: {word}. Gain {job['gain']:+.3f} ({job['low']:+.3f} to {job['high']:+.3f}) of {job['oracle']:.3f} "
-            f"for the oracle, {job['seeds']} seeds and draws, smallest visible {job['smallest']:.3f}; negative control "
-            f"{none['gain']:+.3f} ({none['low']:+.3f} to {none['high']:+.3f}), {none['word']}."
+            f"{name[0].upper()}{name[1:]}: {word}. Gain {gains[0]} of {job['oracle']:.3f} for the oracle, "
+            f"{job['seeds']} seeds and draws, smallest visible {job['smallest']:.3f}; negative control {gains[1]}, "
+            f"{none['word']}."
         )
-    return said
+    return said + ([f"Undecided for want of seeds: {', '.join(lacking)}."] if lacking else [])

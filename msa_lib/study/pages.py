@@ -255,7 +255,7 @@ PAGES: dict[str, Page] = {
     "paper_audit": Page("The papers audited, without training", "", {}, figures=True),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}, figures=True),
     "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
-    "planted_truth": Page("Which mechanisms help where they have a job?", "", {}),
+    "planted_truth": Page("Which mechanisms help where they have a job?", "", {}, figures=True),
     "figure_robustness": Page(
         "Noisy and missing modalities",
         "mosi",
