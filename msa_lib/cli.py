@@ -115,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--store", default="runs", metavar="DIR")
     collect.add_argument("--csv", metavar="FILE", help="write the rows here, one per seed and metric")
 
+    bench = _verb(verbs, "bench", _bench, "what a training step of each model costs on this machine")
+    bench.add_argument("names", nargs="*", metavar="MODEL", help="default: every model")
+    bench.add_argument("--shapes", nargs="+", default=["mosi"], metavar="SET", help="mosi, mosei, sims, simsv2")
+    bench.add_argument("--size", default="full", help="full (the model's recipe for the set) or small")
+    bench.add_argument("--threads", type=_count, default=1)
+    bench.add_argument("--steps", type=_count, default=20, help="how many are timed")
+    bench.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+
     data = verbs.add_parser("data", help="inspect, encode or pack data").add_subparsers(required=True, metavar="VERB")
     check = _verb(data, "check", _check_data, "what a file holds and what is wrong with it")
     check.add_argument("path")
@@ -303,6 +311,19 @@ def _collect(options) -> int:
     failed = (runs["status"] == "failed").sum()
     print(f"{len(runs)} runs in {options.store}, {failed} of them failed; {len(rows)} rows.")
     print(runs.groupby(["dataset", "model", "status"]).size().rename("runs").to_string())
+    return 0
+
+
+def _bench(options) -> int:
+    from msa_lib import bench
+
+    known = bench.machine(options.device, options.threads)
+    rows = bench.bench(
+        options.names or None, options.shapes, options.size, options.device, options.threads, options.steps
+    )
+    print(", ".join(f"{name} {value}" for name, value in known.items() if value))
+    print(bench.as_shown(rows).to_string(index=False))
+    _write_json(options.json, {"machine": known, "rows": _records(rows)})
     return 0
 
 

@@ -252,6 +252,7 @@ PAGES: dict[str, Page] = {
         | REFERENCE_ROWS,
         on_demand=True,
     ),
+    "speed": Page("What a training step costs", "", {}, on_demand=True),
     "paper_audit": Page("The papers audited, without training", "", {}, figures=True),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}, figures=True),
     "report": Page("Report: every printed number, and what became of it", "", {}, whole=True),
