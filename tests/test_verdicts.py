@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -649,3 +650,14 @@ def test_the_judging_modules_import_neither_torch_nor_the_models():
     code = "import sys, papers_check.judge.calibration, papers_check.judge.relations; "
     code += "sys.exit(any(name.split('.')[0] in ('torch', 'msa_lib') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_expected_best_has_no_bias():
+    generator = np.random.default_rng(3)
+    runs = generator.standard_normal((4000, 7))
+    found = np.mean([intervals.expected_best(line, 3) for line in runs])
+    assert found == pytest.approx(0.846, abs=0.02)  # the plug-in estimate gives 0.73
+    by_hand = np.mean([min(subset) for subset in combinations(XS, 2)])
+    assert intervals.expected_best(XS, 2, higher=False) == pytest.approx(by_hand)
+    with pytest.raises(ValueError, match="expected best of 6 from 5 runs"):
+        intervals.expected_best(XS, 6)

@@ -49,7 +49,7 @@ SCALES: dict[str, Scale] = {
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
 }
 FIRST_SEED = 1111
-UNIVERSES = 30  # per model
+UNIVERSES = 12  # per model
 SHORTER = {"planted-sims": "steps=39,100,55", "planted-simsv2": "steps=50,116,58"}  # audio 400, 925 steps otherwise
 
 
@@ -78,7 +78,8 @@ class Page:
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
-    `on_demand`: shown only when named, for its runs are many and no printed table needs them.
+    `on_demand`: shown only when named, for its runs are many and no printed table needs them; `kept` seeds of these
+    stand in the reference run (0: the page is not in it).
     """
 
     title: str
@@ -92,6 +93,7 @@ class Page:
     tuned: tuple[str, ...] = ()
     whole: bool = False
     on_demand: bool = False
+    kept: int = 0
     figures: bool = False
 
     @property
@@ -220,17 +222,6 @@ PAGES: dict[str, Page] = {
         | REFERENCE_ROWS,
         on_demand=True,
     ),
-    "one_choice": Page(
-        "Each open choice of the papers, one at a time",
-        "mosi",
-        {"amsgfn: full": ("amsgfn", {}), "dsrf: full": ("dsrf", {})}
-        | {
-            f"{model}: {label}": (model, switches)
-            for model in multiverse.ORDERS
-            for label, switches in multiverse.one_at_a_time(model).items()
-        },
-        on_demand=True,
-    ),
     "multiverse": Page(
         "All open choices of the papers at once, at random",
         "mosi",
@@ -240,6 +231,8 @@ PAGES: dict[str, Page] = {
             for label, row in multiverse.labelled(model, multiverse.at_random(model, UNIVERSES), orders).items()
         },
         on_demand=True,
+        kept=1,
+        figures=True,
     ),
     "selection": Page(
         "What choosing on the test set and the best of several seeds are worth",

@@ -264,3 +264,31 @@ def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure
     axis.set(yticks=place, yticklabels=found["row"], xlabel=f"{metric} of the row minus that of {own}: worse than it ▸")
     axis.set_title("95 % intervals; filled: without 0", fontsize=10)
     return _titled(figure, f"What each row loses against {own}", synthetic)
+
+
+def specification_curve(
+    errors: Mapping[str, float],
+    settings: Mapping[str, Mapping],
+    switches: Sequence[str],
+    default: float,
+    title: str,
+    synthetic: bool,
+) -> Figure:
+    """Universes by their error, best first, the default settings as a line; below, the values of some `switches`."""
+    order = sorted(errors, key=errors.get)
+    values = {s: list(dict.fromkeys(sorted((settings[u][s] for u in order), key=str))) for s in switches}
+    lines = [(s, value) for s in switches for value in values[s]]
+    figure, (top, below) = plt.subplots(
+        2, 1, figsize=(9, 3 + 0.24 * len(lines)), sharex=True, height_ratios=(3, 0.24 * len(lines))
+    )
+    top.plot(range(len(order)), [errors[u] for u in order], "ko", ms=5)
+    top.axhline(default, color="0.5", ls="--", lw=1, label="default settings")
+    top.set(ylabel="test MAE")
+    top.legend()
+    for place, (switch, value) in enumerate(lines):
+        at = [k for k, u in enumerate(order) if settings[u][switch] == value]
+        below.plot(at, [place] * len(at), "|", color=_PALETTE[switches.index(switch) % 10], ms=9, mew=2)
+    below.set(yticks=range(len(lines)), yticklabels=[f"{s} = {v}" for s, v in lines], xlabel="universe, by its MAE")
+    below.tick_params(labelsize=8)
+    below.invert_yaxis()
+    return _titled(figure, title, synthetic)

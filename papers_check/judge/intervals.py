@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from functools import lru_cache
+from math import comb
 
 import numpy as np
 from scipy import stats
@@ -150,6 +151,15 @@ def best_of(reported, mean, sd, n, half=0.0, higher=True, alpha=ALPHA):
         # The last digits of a tail must not turn an exact M into the next one.
         fewest = np.maximum(1.0, np.ceil(alpha / tail - 1e-9))
     return np.where(np.isnan(tail), np.nan, np.where(ahead <= 0, 1.0, fewest))[()]
+
+
+def expected_best(values: Sequence[float], draws: int, higher: bool = True) -> float:
+    """Expected best of `draws` runs, estimated without bias from len(values) >= draws runs."""
+    n = len(values)
+    if not 1 <= draws <= n:
+        raise ValueError(f"expected best of {draws} from {n} runs: expected 1 to {n} draws")
+    ordered = sorted(values, reverse=not higher)
+    return sum(comb(j - 1, draws - 1) / comb(n, draws) * ordered[j - 1] for j in range(draws, n + 1))
 
 
 # --- one set of runs against another --------------------------------------------------------------------------------
