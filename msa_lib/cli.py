@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--seeds", type=_count, help="how many (default: of the scale)")
     tables.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
     tables.add_argument("--jobs", type=_count, default=2, help="runs at a time")
+    tables.add_argument("--dask", metavar="ADDRESS", help="train on this Dask scheduler, or on --jobs workers: local")
     tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     tables.add_argument("--store", default="runs", metavar="DIR")
     tables.add_argument("--retry-failed", action="store_true", help="train failed runs again")
@@ -241,7 +242,7 @@ def _tables(options) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     outcomes = execute_pages(
         options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device,
-        options.retry_failed,
+        options.retry_failed, options.dask,
     )  # fmt: skip
     _write_json(options.json, outcomes)
     return int(any(outcome["status"] == "failed" for outcome in outcomes))

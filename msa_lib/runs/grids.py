@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from pathlib import Path
 
 import pandas as pd
@@ -13,16 +14,23 @@ import pandas as pd
 from msa_lib.runs.identity import parameters, run_id
 from msa_lib.runs.store import STORE, Run, RunFailed, execute, opened, result_in, results_in, rows_of
 
+_ALONE = threading.Lock()  # PyTorch's generator is one per process: runs in its threads take turns
+
 
 def grid(
-    runs: Sequence[Run], store: Path | str = STORE, jobs: int = 1, title: str = "runs", retry_failed: bool = False
+    runs: Sequence[Run],
+    store: Path | str = STORE,
+    jobs: int = 1,
+    title: str = "runs",
+    retry_failed: bool = False,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
 
-    Parallel work goes through joblib: inside `joblib.parallel_config("dask")` the same call uses a Dask cluster.
+    `executor` takes the place of own processes: any of `concurrent.futures` (`cluster.dask_executor` gives that of a
+    Dask cluster), one run per task, handed out in the order of `runs`, where the seeds of one configuration stand
+    together. Inside `joblib.parallel_config` the same call uses what that names.
     """
-    from concurrent.futures import BrokenExecutor
-
     from joblib import Parallel, delayed
     from joblib.parallel import LokyBackend, get_active_backend
     from tqdm import tqdm
@@ -33,7 +41,11 @@ def grid(
     bar = tqdm(total=len(runs), desc=title, unit="run")
     backend, configured = get_active_backend()  # what a `joblib.parallel_config` around this call asks for
     elsewhere = configured is not None or not isinstance(backend, LokyBackend)
-    if jobs == 1 and not elsewhere:
+    tasks: list[Future] = []
+    if executor is not None:
+        tasks = [executor.submit(_in_worker, run, store, retry_failed, None) for run in runs]
+        work = (task.result() for task in tasks)
+    elif jobs == 1 and not elsewhere:
         work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
     else:
         parent = None if elsewhere else os.getpid()  # a cluster's workers are not our children
@@ -50,6 +62,14 @@ def grid(
             f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
             f"kept, and the same command goes on from there."
         ) from None
+    except CancelledError:  # the cluster went away
+        raise RunFailed(
+            f"The executor gave up when {len(results)} of {len(runs)} runs were done; they are kept, and the same "
+            f"command goes on from there."
+        ) from None
+    finally:
+        for task in tasks:
+            task.cancel()
     return _labelled(runs, results)
 
 
@@ -57,7 +77,8 @@ def _in_worker(run: Run, store: str, retry_failed: bool, parent: int | None) -> 
     """`execute` in a process that does not outlive the one that asked for it: a killed grid leaves no worker behind."""
     if parent is not None and os.getpid() != parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return execute(run, store, retry_failed)
+    with _ALONE:
+        return execute(run, store, retry_failed)
 
 
 def _end_with(parent: int) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import jinja2
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from msa_lib.models import MODELS
 from msa_lib.notebooks import NotebookFailed, declared_parameters, execute
 from msa_lib.runs import collect, finished, grid, opened
+from msa_lib.runs.cluster import dask_executor
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
 from msa_lib.study.pages import PAGES
@@ -35,6 +37,7 @@ def execute_pages(
     jobs: int = 2,
     device: str = "cpu",
     retry_failed: bool = False,
+    dask: str | None = None,
 ) -> list[dict]:
     """Execute the notebooks `names` on `data` -> one record per notebook: name, status, reason.
 
@@ -64,7 +67,8 @@ def execute_pages(
         raise FileNotFoundError(lacking[0])
     runs = {repr((r.model, r.data, r.root, r.seed, r.switches, r.train)): r for o in outcomes for r in o["runs"]}
     if runs:
-        grid(list(runs.values()), store, jobs, "training", retry_failed)
+        with dask_executor(dask, jobs, device) if dask else nullcontext() as executor:
+            grid(list(runs.values()), store, jobs, "training", retry_failed, executor)
     for outcome in outcomes:
         _count_failures(outcome, store)
 
