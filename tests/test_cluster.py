@@ -72,9 +72,9 @@ def test_a_cluster_loses_a_worker_and_nothing_else(serial, tmp_path, monkeypatch
 
 def test_what_is_wrong_with_a_cluster_is_said(monkeypatch):
     pytest.importorskip("distributed")
-    with pytest.raises((ConnectionError, ValueError), match="No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
-        with dask_executor("tcp://127.0.0.1:9"):
-            pass
+    nobody = "tcp://127.0.0.1:9"
+    with pytest.raises(ConnectionError, match="No Dask scheduler answers at"), dask_executor(nobody):
+        pass
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(ValueError, match="--dask needs dask.distributed"), dask_executor("local"):
+    with pytest.raises(ValueError, match="--dask needs"), dask_executor("local"):
         pass
