@@ -39,8 +39,8 @@ SCALES: dict[str, Scale] = {
     ),
     "quick": Scale(
         seeds=5,
-        cost="minutes on two cores; small models, at most 2 seeds of a baseline",
-        others=2,
+        cost="minutes on two cores; small models, one seed of a baseline",
+        others=1,
         sizes="train=400&valid=200&test=400",
         switches={name: model.SMALL for name, model in MODELS.items()}
         | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
