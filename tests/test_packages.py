@@ -24,6 +24,7 @@ ORDER = {
     "models": ("msa_lib.models", "msa_lib.models.parts.decoupled"),
     "train": ("msa_lib.train",),
     "reference": ("msa_lib.reference",),
+    "bench": ("msa_lib.bench",),
     "runs": ("msa_lib.runs",),
     "papers_check": ("papers_check", "papers_check.printed"),
     "judge": ("papers_check.judge",),
