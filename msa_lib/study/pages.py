@@ -78,8 +78,7 @@ class Page:
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
-    `on_demand`: shown only when named, for its runs are many and no printed table needs them; `kept` seeds of these
-    stand in the reference run (0: the page is not in it).
+    `on_demand`: shown only when named, for its runs are many and no printed table needs them.
     """
 
     title: str
@@ -93,7 +92,6 @@ class Page:
     tuned: tuple[str, ...] = ()
     whole: bool = False
     on_demand: bool = False
-    kept: int = 0
     figures: bool = False
 
     @property
@@ -231,8 +229,6 @@ PAGES: dict[str, Page] = {
             for label, row in multiverse.labelled(model, multiverse.at_random(model, UNIVERSES), orders).items()
         },
         on_demand=True,
-        kept=1,
-        figures=True,
     ),
     "selection": Page(
         "What choosing on the test set and the best of several seeds are worth",
