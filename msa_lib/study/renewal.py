@@ -46,7 +46,7 @@ def renew(
     grid(runs, store, jobs, "reference run")
     kept = reference_run.write(runs, store, about(seeds, command), root / "reference")
     say(f"{kept} runs are the reference run.")
-    drawn = [name for name, page in PAGES.items() if page.figures and (page.kept or not page.on_demand)]
+    drawn = [name for name, page in PAGES.items() if page.figures and not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda name: _draw(name, store, seeds, root), drawn))
     (root / "figures").mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def renew(
         shutil.copy(path, root / "figures" / path.name)
     write_atomically(root / "figures" / "README.md", figure_list(root / "figures", command).encode())
     say(f"{len(drawn)} pages drew their figures.")
-    shown = [name for name, page in PAGES.items() if page.kept or not page.on_demand]
+    shown = [name for name, page in PAGES.items() if not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda name: refresh(root / "notebooks" / f"{name}.ipynb"), shown))
     readme.fill(root / "README.md")
@@ -62,13 +62,13 @@ def renew(
 
 
 def wanted(seeds: int) -> list[Run]:
-    """Every run of the default study, and of pages on demand that are kept, each once."""
+    """Every run of the default study (no page on demand), each once."""
     runs = {}
     for name, page in PAGES.items():
-        if page.on_demand and not page.kept:
+        if page.on_demand:
             continue
         for half, root in places(name, DATA, SCALE)[0].values() if page.dataset else ():
-            for run in runs_of(name, half, root, dataset_of(half, root), page.kept or seeds, SCALE):
+            for run in runs_of(name, half, root, dataset_of(half, root), seeds, SCALE):
                 runs.setdefault(reference_run.key_of(run), run)
     return list(runs.values())
 
