@@ -143,4 +143,4 @@ def answers(found: pd.DataFrame) -> list[str]:
             f"{job['seeds']} seeds and draws, smallest visible {job['smallest']:.3f}; negative control {gains[1]}, "
             f"{none['word']}."
         )
-    return said + ([f"Undecided for want of seeds: {', '.join(lacking)}."] if lacking else [])
+    return said + ([f"Undecided for want of seeds: {'; '.join(lacking)}."] if lacking else [])
