@@ -124,6 +124,11 @@ def test_order_and_concordance():
     tau, low, high = rank_agreement(values(a=0.4, b=0.3, c=0.2, d=0.1), scores.iloc[:1])
     assert (tau, low, high) == (-1.0, -1.0, -1.0)
     assert np.isnan(rank_agreement(scores.iloc[:1], scores.iloc[:1])[1])
+    alone = scores.copy()
+    alone.iloc[1:, 0] = np.nan  # one seed of one row: no spread, no interval
+    assert rank_agreement(alone, scores.iloc[:1])[0] == 1.0
+    assert np.isnan(rank_agreement(alone, scores.iloc[:1])[1:]).all()
+    assert np.isnan(concordance({"x": alone, "y": alone})[1:]).all()
     assert concordance({"x": scores, "y": scores * 2})[0] == 1.0
     assert concordance({"x": scores, "y": -scores})[0] == 0.0
 
