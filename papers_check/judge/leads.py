@@ -67,7 +67,9 @@ def rank_agreement(first: pd.DataFrame, second: pd.DataFrame, alpha: float = ALP
         a, b = ([_mean(values, rng) for values in table] for table in tables)
         return float(stats.kendalltau(a, b).statistic)
 
-    return _bootstrapped(tau, max((len(values) for table in tables for values in table), default=0), alpha)
+    counts = [[len(values) for values in table] for table in tables]
+    varied = [seeds for seeds in counts if max(seeds, default=0) > 1]  # the other may be printed: constants
+    return _bootstrapped(tau, min(map(min, varied), default=0), alpha)
 
 
 def concordance(scores: Mapping[str, pd.DataFrame], alpha: float = ALPHA) -> tuple[float, float, float]:
@@ -85,7 +87,7 @@ def concordance(scores: Mapping[str, pd.DataFrame], alpha: float = ALPHA) -> tup
         ranks = stats.rankdata([_mean(part, rng) for part in values], axis=0)  # [rows, metrics]
         return float(12 * ((ranks.sum(1) - m * (n + 1) / 2) ** 2).sum() / (m**2 * (n**3 - n)))
 
-    return _bootstrapped(w, max(map(len, values)), alpha)
+    return _bootstrapped(w, min(map(len, values)), alpha)
 
 
 def _mean(values: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -93,10 +95,10 @@ def _mean(values: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     return (values if rng is None else values[rng.integers(len(values), size=len(values))]).mean(0)
 
 
-def _bootstrapped(statistic: Callable, most: int, alpha: float) -> tuple[float, float, float]:
+def _bootstrapped(statistic: Callable, fewest: int, alpha: float) -> tuple[float, float, float]:
     """A statistic and its percentile interval; none if no row has more than one seed."""
     value = statistic(None)
-    if most < 2:
+    if fewest < 2:
         return value, np.nan, np.nan
     rng = np.random.default_rng(0)
     low, high = np.nanquantile([statistic(rng) for _ in range(DRAWS)], [alpha / 2, 1 - alpha / 2])
