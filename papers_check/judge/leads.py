@@ -57,8 +57,8 @@ def leads(
 def rank_agreement(first: pd.DataFrame, second: pd.DataFrame, alpha: float = ALPHA) -> tuple[float, float, float]:
     """Kendall's tau between the mean scores of the rows (columns) that both have, and its bootstrap interval.
 
-    Each draw takes the seeds of every row with replacement; a row of one seed is a constant. The same input gives the
-    same interval.
+    Each draw takes the seeds of every row with replacement; a table of one value per row (printed) is constant. No
+    interval where another row has one seed. The same input gives the same interval.
     """
     rows = [row for row in first.columns if row in second.columns]
     tables = [[table[row].dropna().to_numpy() for row in rows] for table in (first, second)]
@@ -96,7 +96,7 @@ def _mean(values: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
 
 
 def _bootstrapped(statistic: Callable, fewest: int, alpha: float) -> tuple[float, float, float]:
-    """A statistic and its percentile interval; none if no row has more than one seed."""
+    """A statistic and its percentile interval; none if a row that could vary has one seed (`fewest`)."""
     value = statistic(None)
     if fewest < 2:
         return value, np.nan, np.nan
