@@ -67,6 +67,7 @@ SIZES = {"train": 24, "valid": 9, "test": 8}
 def python(folder: Path, *arguments: str) -> str:
     """What a command printed, run in and importing from `folder`."""
     env = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONSAFEPATH", None)  # set for our own workers; a script may import from beside itself
     done = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

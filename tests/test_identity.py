@@ -15,7 +15,7 @@ import pytest
 from toy import DATA, SHORT, Toy, ToyConfig, dataset
 
 from msa_lib import reference
-from msa_lib.data.pack import pack
+from msa_lib.data.pack import _own_digest, pack
 from msa_lib.models import MODELS
 from msa_lib.reference import REFERENCES
 from msa_lib.runs import Run, RunFailed, collect, execute, finished, identity, predictions
@@ -278,7 +278,9 @@ def test_a_file_that_was_touched_is_looked_at_again(tmp_path, loads, monkeypatch
     path = tmp_path / "set" / "meta.json"
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     content = path.read_text()
-    path.write_text(content.replace(first["params"]["data"]["fingerprint"], "f" * 16))
+    meta = json.loads(content) | {"fingerprint": "f" * 16}
+    meta["checksum"] = _own_digest(meta)  # packed anew, not damaged
+    path.write_text(json.dumps(meta, ensure_ascii=False, indent=1))
     os.utime(path, ns=times)
     assert parameters(run, store)["data"]["fingerprint"] == "f" * 16
     path.write_text(content)

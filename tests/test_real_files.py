@@ -402,7 +402,7 @@ def test_failed_runs_are_said_and_can_be_tried_again(tmp_path, monkeypatch, caps
     assert cli.main(words) == 1
     assert "--retry-failed trains it again" in capsys.readouterr().err
     asked = []
-    monkeypatch.setattr(batch, "grid", lambda *a: asked.append(a[-1]))
+    monkeypatch.setattr(batch, "grid", lambda *a: asked.append(a[4]))  # retry_failed
     monkeypatch.setattr(batch, "execute", lambda notebook, target, parameters: target.parent.mkdir(exist_ok=True))
     monkeypatch.setattr(batch, "_html", lambda *a: "")
     page = ["tables", "amsgfn_table2_mosi", "--scale", "smoke", "--store", str(tmp_path)]
