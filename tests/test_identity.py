@@ -274,7 +274,7 @@ def test_files_that_did_not_change_are_not_loaded_to_be_named(tmp_path, loads):
 def test_a_file_that_was_touched_is_looked_at_again(tmp_path, loads, monkeypatch):
     """Also one of the same size and time of writing; and any file, once the code that reads it is another."""
     run, store = packed(tmp_path / "set"), tmp_path / "store"
-    first = execute(run, store)
+    execute(run, store)
     path = tmp_path / "set" / "meta.json"
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     content = path.read_text()

@@ -216,7 +216,7 @@ REFUSED = {
     r"text_bert has the shape \[4, 6\]": lambda c: c["test"].update(text_bert=np.ones((4, 6))),
     "test: ids is not a list of 4 texts": lambda c: c["test"].update(id=["a"]),
     "valid: raw_text holds something that is no text": lambda c: c["valid"].update(raw_text=[{}, "a", "b"]),
-    "asks for more than 1,073,741,824 bytes, by sharing parts": lambda c: c["train"].update(regression_labels=endless()),
+    "more than 1,073,741,824 bytes, by sharing parts": lambda c: c["train"].update(regression_labels=endless()),
     r"regression_labels_A has the shape \[2\]": lambda c: c["train"].update(
         regression_labels_T=[0.0] * 7, regression_labels_A=[0.0] * 2, regression_labels_V=[0.0] * 7
     ),
