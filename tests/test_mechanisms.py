@@ -9,7 +9,7 @@ import pytest
 from msa_lib.cli import main
 from msa_lib.models import MODELS, build_model
 from msa_lib.runs.identity import parameters
-from msa_lib.study import effects, mechanisms
+from msa_lib.study import effects, mechanisms, plots
 from msa_lib.study.mechanisms import COMPARISONS
 from papers_check.judge.intervals import gap_of
 
@@ -179,3 +179,16 @@ def test_helps_is_earned_on_both_controls():
     assert "not by what it is named for" in same[0]
     assert none[0].startswith("Ambiguity: no effect larger than 0.02. Gain")
     assert earned[1] == "Undecided for want of seeds: gate."
+
+
+def test_intervals_of_gains_lie_along_the_axis_of_gains():
+    lines = [
+        {"comparison": "a", "control": control, "oracle": 0.3, "gain": 0.1, "low": 0.0, "high": 0.3}
+        for control in ("positive", "negative")
+    ]
+    for axis in plots.gains(pd.DataFrame(lines), 0.02).axes:
+        (drawn,) = axis.containers
+        (bar,) = drawn.lines[2]
+        (start, end) = bar.get_segments()[0]
+        assert (start[0], end[0]) == pytest.approx((0.0, 0.3))
+        assert start[1] == end[1]

@@ -13,6 +13,7 @@ import torch
 
 from msa_lib import cli, runs, study
 from msa_lib.data import load_dataset
+from msa_lib.notebooks import declared_parameters
 from msa_lib.study import batch, pages
 from papers_check import load_reported
 from papers_check.judge.judged_tables import assemble, pages_from
@@ -72,6 +73,13 @@ def test_tests_run_on_the_pinned_versions():
 
 def test_every_page_has_its_notebook_and_every_notebook_its_page():
     assert {path.stem for path in study.NOTEBOOKS.glob("*.ipynb")} == set(study.PAGES)
+
+
+def test_a_page_that_can_train_is_told_to_by_yes_or_no():
+    """`msa tables` passes train=True to every notebook that declares it."""
+    declared = {path.stem: declared_parameters(path) for path in study.NOTEBOOKS.glob("*.ipynb")}
+    assert {name for name, given in declared.items() if not isinstance(given.get("train", False), bool)} == set()
+    assert sum("train" in given for given in declared.values()) > 5
 
 
 @pytest.mark.parametrize("page", [name for name, page in study.PAGES.items() if page.table])

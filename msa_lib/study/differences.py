@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from papers_check.judge.intervals import ALPHA, gap_of, holm
+from papers_check.judge.verdicts import FLOOR
 
 COLUMNS = ("what", "gap", "low", "high", "n", "p", "p_holm", "smallest")
 
@@ -37,16 +38,10 @@ def paired(values: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Dat
     return table[list(COLUMNS)]
 
 
-def word(line: Mapping, worth: float = 0.0) -> str:
-    """What a line of `paired` allows to say, where a positive gap means that the second row has the lower error.
-
-    "better" or "worse" (Holm below 5 %), "no effect larger than X" where the interval lies within `worth`, else
-    "undecided".
+def word(line: Mapping) -> str:
+    """What a line of `paired` allows to say, where a positive gap means that the second row has the lower error:
+    "better" or "worse" (Holm below 5 %, from `FLOOR` seeds on), else "undecided".
     """
-    if np.isnan(line["p_holm"]):
+    if not line["p_holm"] < ALPHA or line["n"] < FLOOR:
         return "undecided"
-    if line["p_holm"] < ALPHA:
-        return "better" if line["gap"] > 0 else "worse"
-    if max(abs(line["low"]), abs(line["high"])) < worth:
-        return f"no effect larger than {worth:g}"
-    return "undecided"
+    return "better" if line["gap"] > 0 else "worse"

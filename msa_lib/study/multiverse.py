@@ -1,4 +1,4 @@
-"""The open choices of a paper as a multiverse: each alone, many jointly at random, and what hangs on which.
+"""The open choices of a paper as a multiverse: many jointly at random, and what hangs on which.
 
 A universe is a setting of every switch that `papers_check` lists as open. Sizes are those of the scale and stay. What
 is asked of it: how far the error moves, by which switches, and in which share of universes the paper's order of two of
@@ -43,12 +43,6 @@ def alternatives(model: str) -> dict[str, tuple]:
         elif value:  # 0 stands for "none"
             found[name] = tuple(type(value)(value * factor) for factor in FACTORS)
     return found
-
-
-def one_at_a_time(model: str) -> dict[str, dict]:
-    """ "switch=value" -> that switch alone changed, for every alternative that the model does not refuse."""
-    changed = {f"{name}={value}": {name: value} for name, values in alternatives(model).items() for value in values}
-    return {label: switches for label, switches in changed.items() if not _refused(model, switches)}
 
 
 def at_random(model: str, count: int, seed: int = 0) -> dict[str, dict]:

@@ -238,16 +238,18 @@ def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
 
 def gains(found: pd.DataFrame, margin: float) -> Figure:
     """Gains of `effects.table`: what was learned with its interval, and what an oracle gains; a panel per control."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.4 * found["comparison"].nunique() + 1.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.5 * found["comparison"].nunique() + 2), sharey=True)
     for ax, (control, part) in zip(axes, found.groupby("control", sort=False), strict=True):
         y = np.arange(len(part))[::-1]
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
         ax.axvline(0, color="0.4", lw=1)
         ax.plot(part["oracle"], y, "D", color=ROW_COLOURS[1], mfc="none", label="oracle")
         reach = np.vstack([part["gain"] - part["low"], part["high"] - part["gain"]])
-        ax.errorbar(part["gain"], y, reach, fmt="o", color=ROW_COLOURS[0], ms=4, capsize=3, label="learned")
+        ax.errorbar(part["gain"], y, xerr=reach, fmt="o", color=ROW_COLOURS[0], ms=4, capsize=3, label="learned")
+        ax.locator_params(axis="x", nbins=6)
+        ax.margins(y=0.4)
         ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
-    axes[0].legend(loc="lower right", fontsize="small")
+    axes[0].legend(loc="upper center", fontsize="small", ncols=2)
     return _titled(figure, "What each mechanism is worth", True)
 
 
@@ -270,11 +272,11 @@ def specification_curve(
     errors: Mapping[str, float],
     settings: Mapping[str, Mapping],
     switches: Sequence[str],
-    default: float,
+    middle: float,
     title: str,
     synthetic: bool,
 ) -> Figure:
-    """Universes by their error, best first, the default settings as a line; below, the values of some `switches`."""
+    """Universes by their error, best first, their `middle` (median) as a line; below, the values of some `switches`."""
     order = sorted(errors, key=errors.get)
     values = {s: list(dict.fromkeys(sorted((settings[u][s] for u in order), key=str))) for s in switches}
     lines = [(s, value) for s in switches for value in values[s]]
@@ -282,7 +284,7 @@ def specification_curve(
         2, 1, figsize=(9, 3 + 0.24 * len(lines)), sharex=True, height_ratios=(3, 0.24 * len(lines))
     )
     top.plot(range(len(order)), [errors[u] for u in order], "ko", ms=5)
-    top.axhline(default, color="0.5", ls="--", lw=1, label="default settings")
+    top.axhline(middle, color="0.5", ls="--", lw=1, label="median universe")
     top.set(ylabel="test MAE")
     top.legend()
     for place, (switch, value) in enumerate(lines):
