@@ -249,7 +249,7 @@ def gains(found: pd.DataFrame, margin: float) -> Figure:
         ax.locator_params(axis="x", nbins=6)
         ax.margins(y=0.4)
         ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
-    axes[0].legend(loc="upper center", fontsize="small", ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right", fontsize="small", ncols=2)
     return _titled(figure, "What each mechanism is worth", True)
 
 
