@@ -1,4 +1,5 @@
-"""The tables of the README, made from the reference run: `python -m msa_lib.study.readme` fills them in again.
+"""The tables of the README and of docs/, made from the committed rows: `python -m msa_lib.study.readme` fills them in
+again.
 
 A table stands between two comments, `<!-- made: NAME -->` and `<!-- end: NAME -->`; what is between them is replaced.
 """
@@ -10,14 +11,16 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
-from msa_lib.study import reference_run
+from msa_lib.study import effects, mechanisms, reference_run
 from msa_lib.study.captions import NOTEBOOKS
 from msa_lib.study.pages import PAGES
 from msa_lib.study.tables import table_rows
 from msa_lib.train.state import write_atomically
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("README.md", "docs/findings.md")
 COMMAND = "python -m msa_lib.study.readme"
 REGION = re.compile(r"<!-- made: (\w+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
@@ -63,26 +66,53 @@ def answers() -> str:
         said = [output.text for output in node.cells[-1].get("outputs", []) if output.get("name") == "stdout"]
         if question and said:
             texts = [re.sub(r"\s+", " ", text).strip().replace("|", "\\|") for text in (question.group(1), said[-1])]
-            lines.append(f"| [{name}](notebooks/{name}.ipynb) | {texts[0][0].upper()}{texts[0][1:]} | {texts[1]} |")
+            lines.append(f"| [{name}](../notebooks/{name}.ipynb) | {texts[0][0].upper()}{texts[0][1:]} | {texts[1]} |")
     return "\n".join(lines)
 
 
-TABLES = {"verdicts": verdicts, "answers": answers}
+def mechanism_table() -> str:
+    """What each mechanism is worth on the data made for it, from the committed runs."""
+    from papers_check.judge.intervals import gap_of
+
+    rows = pd.read_csv(mechanisms.ROWS)
+    own = rows[rows["draw"] == rows["seed"]]
+    found = effects.table(own, mechanisms.COMPARISONS, gap_of, effects.MARGIN, effects.FAMILY)
+    lines = ["| mechanism | an oracle gains | learned gain in MAE | with nothing to find | seeds | verdict |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name, part in found.groupby("comparison", sort=False):
+        job, none = part.to_dict("records")
+        told = [
+            f"{line['gain']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]" if line["gain"] == line["gain"] else "–"
+            for line in (job, none)
+        ]
+        counted = " / ".join(str(seeds) for seeds in dict.fromkeys((job["seeds"], none["seeds"])))
+        cells = (name, f"{job['oracle']:.3f}", *told, counted, effects.verdict(job, none))
+        lines.append(f"| {' | '.join(cells)} |")
+    note = (
+        f"Intervals hold for {effects.FAMILY} mechanisms together. Before the runs, a gain of {effects.MARGIN:g} was "
+    )
+    note += "chosen as the least worth having. Every seed draws its own planted data (synthetic); networks are small."
+    return "\n".join([*lines, "", note])
+
+
+TABLES = {"verdicts": verdicts, "answers": answers, "mechanisms": mechanism_table}
 
 
 def filled(text: str) -> str:
     """The text with its tables made again. Raises ValueError for a table that nothing makes, or none at all."""
     names = [match.group(1) for match in REGION.finditer(text)]
     if unknown := [name for name in names if name not in TABLES]:
-        raise ValueError(f"No table {unknown[0]!r} is made for the README: expected {', '.join(TABLES)}.")
+        raise ValueError(f"No table {unknown[0]!r} is made here: expected {', '.join(TABLES)}.")
     if not names:
-        raise ValueError("The README has no table between '<!-- made: NAME -->' and '<!-- end: NAME -->'.")
+        raise ValueError("There is no table between '<!-- made: NAME -->' and '<!-- end: NAME -->'.")
     return REGION.sub(lambda m: f"<!-- made: {m[1]} -->\n{TABLES[m[1]]()}\n<!-- end: {m[1]} -->", text)
 
 
-def fill(readme: Path = README) -> None:
-    """Fill the tables of the README in."""
-    write_atomically(readme, filled(readme.read_text(encoding="utf-8")).encode())
+def fill(root: Path = ROOT) -> None:
+    """Fill the tables in."""
+    for name in FILES:
+        if (root / name).exists():
+            write_atomically(root / name, filled((root / name).read_text(encoding="utf-8")).encode())
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def renew(
 ) -> None:
     """Make the reference run, and all that is shown from it, again; as many seeds as the scale has unless said.
 
-    Writes to reference/, figures/, notebooks/ and README.md of `root`. Raises NotebookFailed or ValueError, one
+    Writes to reference/, figures/, notebooks/, README.md and docs/ of `root`. Raises NotebookFailed or ValueError, one
     sentence, and leaves what is not yet made as it was.
     """
     seeds = seeds or SCALES[SCALE].seeds
@@ -57,7 +57,7 @@ def renew(
     shown = [name for name, page in PAGES.items() if not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda name: refresh(root / "notebooks" / f"{name}.ipynb"), shown))
-    readme.fill(root / "README.md")
+    readme.fill(root)
     say(f"{len(shown)} notebooks and the README show them.")
 
 
