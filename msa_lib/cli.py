@@ -89,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--retry-failed", action="store_true", help="train failed runs again")
 
     mechanisms = _verb(verbs, "mechanisms", _mechanisms, "train each mechanism against its ablation on planted designs")
-    mechanisms.add_argument("names", nargs="*", metavar="NAME", help="comparisons (default: all)")
+    mechanisms.add_argument("names", nargs="*", metavar="NAME", help="comparisons, or groups of rows (default: all)")
+    mechanisms.add_argument(
+        "--components", action="store_true", help="instead: the papers' tables of components, on ordinary planted data"
+    )
     mechanisms.add_argument("--seeds", type=_count, default=5, help="how many; each draws its own data (default: 5)")
     mechanisms.add_argument("--draws", type=_count, help="instead: so many draws of the data, --seeds seeds on each")
     mechanisms.add_argument("--scale", default="full", help="smoke, quick or full (default): how many samples")
@@ -251,20 +254,20 @@ def _tables(options) -> int:
 def _mechanisms(options) -> int:
     from tqdm import tqdm
 
-    from msa_lib.study import mechanisms
+    from msa_lib.study import components, mechanisms
 
-    names = options.names or list(mechanisms.COMPARISONS)
-    runs = mechanisms.runs_of(names, options.seeds, options.scale, options.draws or 0)
+    kind = components if options.components else mechanisms
+    runs = kind.runs_of(options.names or kind.NAMES, options.seeds, options.scale, options.draws or 0)
     until = options.minutes and time.time() + 60 * options.minutes
     done = list(tqdm(mechanisms.trained(runs, options.store, until), total=len(runs), desc="mechanisms", unit="run"))
-    rows = mechanisms.rows_of(done, options.store)
+    rows = kind.rows_of(done, options.store)
     _write_json(options.json, _records(rows))
     if options.csv:
         mechanisms.kept(rows, Path(options.csv))
     if len(done) < len(runs):
         print(f"{len(done)} of {len(runs)} runs are there; the same command goes on.", file=sys.stderr)
     if len(rows):
-        means = rows.groupby(["design", "control", "model", "arm"])["mae"].agg(["mean", "std", "count"])
+        means = rows.groupby(kind.WHICH)["mae"].agg(["mean", "std", "count"])
         print("Test MAE on planted (synthetic) data; std is the sample SD over seeds")
         print(means.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
     return int(len(rows) < len(done))  # a failed run has no row

@@ -6,7 +6,7 @@ and `smallest_effect`), pair by pair: the same seed, and so the same data, train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -94,13 +94,13 @@ def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["design", "mae of", "training", "draws"])
 
 
-def convergence(rows: pd.DataFrame, cap: int) -> pd.DataFrame:
-    """One line per arm: the kept epoch (median), the largest as a share of the `cap` on epochs, how many runs kept
-    their very last one, and the scores."""
+def convergence(rows: pd.DataFrame, cap: int, which: Sequence[str] = ("design", "control", "arm")) -> pd.DataFrame:
+    """One line per arm, told by the columns `which`: the kept epoch (median), the largest as a share of the `cap` on
+    epochs, how many runs kept their very last one, and the scores."""
     marked = rows.assign(share=rows["best_epoch"] / cap, last=rows["best_epoch"] == rows["epochs"])
     of = {"seeds": ("seed", "size"), "kept epoch": ("best_epoch", "median"), "largest share": ("share", "max")}
     of |= {"at the end": ("last", "sum"), "mae": ("mae", "mean"), "sd": ("mae", "std")}
-    return marked.groupby(["design", "control", "arm"], sort=False).agg(**of).reset_index()
+    return marked.groupby(list(which), sort=False).agg(**of).reset_index()
 
 
 def table(

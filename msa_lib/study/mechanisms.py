@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from msa_lib.data.oracle import Gain, ceilings, gain
-from msa_lib.data.planted import recipe_of
+from msa_lib.data.planted import Planted, recipe_of
 from msa_lib.models import MODELS
 from msa_lib.runs import Run, execute, finished
 from msa_lib.study.pages import FIRST_SEED
@@ -25,7 +25,9 @@ from msa_lib.train.state import write_atomically
 
 CONTROLS = ("positive", "negative")
 ROWS = Path(__file__).parent / "mechanisms.csv"  # of the committed reference runs
-COLUMNS = ["design", "control", "model", "arm", "draw", "seed", "mae", "corr", "best_epoch", "epochs", "seconds", "run"]
+WHICH = ["design", "control", "model", "arm"]  # columns that say which row a run is of
+MEASURED = ["draw", "seed", "mae", "corr", "best_epoch", "epochs", "seconds", "run"]
+COLUMNS = [*WHICH, *MEASURED]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ COMPARISONS: dict[str, Comparison] = {
     "uncertainty weights, matched scale": Comparison("dsrf", "uncertainty", "no_usf (matched scale)", levels=LINEAR),
     "transformer block": Comparison("amsgfn", "fusion", "w/o TB", levels=SAME, base=TEXT),
 }
+NAMES = list(COMPARISONS)
 SIZES = {  # samples; full: as many as MOSI has
     "smoke": "train=48&valid=24&test=32",
     "quick": "train=400&valid=200&test=400",
@@ -100,14 +103,8 @@ def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> lis
     """
     if unknown := [name for name in names if name not in COMPARISONS]:
         raise ValueError(f"No comparison {unknown[0]!r}: expected one of {', '.join(COMPARISONS)}.")
-    if scale not in SIZES:
-        raise ValueError(f"No scale {scale!r} of these runs: expected one of {', '.join(SIZES)}.")
-    last = FIRST_SEED + seeds
-    places = [("run", seed) for seed in range(FIRST_SEED, last)]
-    if draws:
-        places = [(d, s) for s in range(FIRST_SEED, last) for d in range(FIRST_SEED, FIRST_SEED + draws)]
     found: dict[tuple, Run] = {}
-    for draw, seed in places:
+    for draw, seed in places(seeds, scale, draws):
         for comparison in (COMPARISONS[name] for name in names):
             for control in CONTROLS[: 1 if draws else 2]:
                 for arm in (comparison.full, comparison.without):
@@ -117,6 +114,16 @@ def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> lis
                     data = data_of(comparison.design, control, scale, draw)
                     found[key] = Run(comparison.model, data, seed, switches, TRAIN[scale], label=arm)
     return list(found.values())
+
+
+def places(seeds: int, scale: str, draws: int = 0) -> list[tuple[int | str, int]]:
+    """(draw of the data, seed) of so many runs of one row; draw "run": each run draws its own."""
+    if scale not in SIZES:
+        raise ValueError(f"No scale {scale!r} of these runs: expected one of {', '.join(SIZES)}.")
+    last = FIRST_SEED + seeds
+    if draws:
+        return [(d, s) for s in range(FIRST_SEED, last) for d in range(FIRST_SEED, FIRST_SEED + draws)]
+    return [("run", seed) for seed in range(FIRST_SEED, last)]
 
 
 def trained(runs: Sequence[Run], store: str | Path, until: float | None = None) -> Iterator[Run]:
@@ -130,6 +137,14 @@ def trained(runs: Sequence[Run], store: str | Path, until: float | None = None) 
 
 def rows_of(runs: Sequence[Run], store: str | Path) -> pd.DataFrame:
     """What the store holds of `runs`, one row each (`COLUMNS`)."""
+    return measured(runs, store, WHICH, lambda run, recipe: (recipe.design, recipe.control, run.model, run.label))
+
+
+def measured(
+    runs: Sequence[Run], store: str | Path, which: Sequence[str], of: Callable[[Run, Planted], tuple]
+) -> pd.DataFrame:
+    """What the store holds of `runs` on planted data, one row each: the columns `which`, as `of` gives them from a run
+    and the recipe of its data, and `MEASURED`."""
     lines = []
     for run in runs:
         found = finished([run], store)
@@ -138,18 +153,23 @@ def rows_of(runs: Sequence[Run], store: str | Path) -> pd.DataFrame:
             continue
         score = dict(zip(test["metric"], test["value"], strict=True))
         recipe, first = recipe_of(run.data), test.iloc[0]
-        line = {"design": recipe.design, "control": recipe.control, "model": run.model, "arm": run.label}
+        line = dict(zip(which, of(run, recipe), strict=True))
         line |= {"draw": recipe.seed, "seed": run.seed, "mae": score["mae"], "corr": score["corr"]}
         line |= {name: first[name] for name in ("best_epoch", "epochs", "run")}
         environment = json.loads((Path(store) / first["run"] / "env.json").read_text())
         lines.append(line | {"seconds": round(environment["seconds"], 1)})
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(lines, columns=[*which, *MEASURED])
 
 
 def kept(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """`rows` joined to those of the CSV file `path`, if there is one, and written there; a run made again replaces."""
+    """`rows` joined to those of the CSV file `path`, if there is one, and written there; a run made again replaces.
+
+    Raises ValueError if that file holds other columns.
+    """
     before = [pd.read_csv(path)] if path.exists() else []
-    key = COLUMNS[: COLUMNS.index("mae")]
+    if before and list(before[0]) != list(rows):
+        raise ValueError(f"{path} has the columns {', '.join(before[0])}; expected {', '.join(rows)}.")
+    key = list(rows)[: list(rows).index("mae")]
     parts = [part for part in (*before, rows) if len(part)]
     whole = pd.concat(parts or [rows]).drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
     write_atomically(path, whole.to_csv(index=False, float_format="%.5g").encode())
