@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -89,7 +90,7 @@ def shown(network: DSRF, batch: Batch) -> dict[str, torch.Tensor]:
 def usf(network: DSRF, R: torch.Tensor) -> dict[str, torch.Tensor]:
     """The extras of USF for given factors [B,M,F,d], all of them present; its output under `fused`."""
     names = ("fused", "uncertainty", "factor_weight", "gate")
-    return dict(zip(names, network.usf(network, R, torch.ones(*R.shape[:2], 1)), strict=True))
+    return dict(zip(names, network.usf(network, R, torch.ones(*R.shape[:2], 1), {}), strict=True))
 
 
 def route(network: DSRF, R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -334,6 +335,27 @@ def test_no_usf_weights_all_factors_alike():
         assert "usf" not in network.loss(batch, output)
         if usf_switch == "mean":
             close(extras["factor_weight"], available / 4 * torch.ones(4))
+
+
+def test_told_the_uncertainty_the_fusion_weighs_by_the_planted_noise():
+    """A control: clear readings get the weight, all get the same where none is clearer, and nothing else is changed."""
+    network, own = make(unc_source="planted", calib="none"), make(calib="none")
+    assert set(network.state_dict()) == set(own.state_dict())
+    R, here = torch.randn(2, 3, 4, D), torch.ones(2, 3, 1)
+    noise = torch.tensor([[0.3, 3.0, 0.9]] * 2, dtype=torch.float64)
+    rhat, u, weight, g = network.usf(network, R, here, {"noise": noise, "noise_second": noise.flip(1)})
+    close(u[0, 0], torch.tensor([0.3, 0.9, 0.3, 0.9]))
+    close(weight, torch.softmax(-u, -1))
+    u13 = torch.einsum("bmf,bmfd->bmd", weight, R)
+    close(rhat, (u13 + R[:, :, EMO] + g * (R[:, :, CTX] + R[:, :, AMB])) / 2)
+    _, _, even, _ = network.usf(network, R, here, {"noise": noise})  # one reading of each modality
+    close(even, torch.full((2, 3, 4), 0.25))
+    bare = replace(data(), train=replace(data().train, truth={}))
+    assert "planted reliabilities" in DSRF.fits(bare, {"unc_source": "planted"})
+    with pytest.raises(ValueError, match="needs the planted reliabilities"):
+        build_model("dsrf", bare, unc_source="planted")
+    with pytest.raises(ValueError, match="unc_source='planted' feeds the weights of usf='on', but usf='mean'"):
+        build_model("dsrf", data(), unc_source="planted", usf="mean")
 
 
 @pytest.mark.parametrize("switches", [{"usf": "mean"}, {"usf": "half_gate"}, {"usf_form": "eq13"}])

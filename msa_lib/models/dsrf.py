@@ -50,7 +50,9 @@ CARD = Card(
     ours="Layers, capsules, iterations, every loss weight, temperature and margin; what the context of Eq. 2 is, the "
     "distance of Eq. 4, the form of Eq. 3, how r-hat has two formulas (Eqs. 13, 14), what is fused in Eq. 16, how a "
     "softmax gives MAE and Corr, and the total (its L_SFR is not defined, L_USF absent from it).",
-    choices=all_but(DSRFConfig, "modalities", "ce_plus_l1", "gauss_loss", "factor_roles", "keep_rec", "w_emo"),
+    choices=all_but(
+        DSRFConfig, "modalities", "ce_plus_l1", "gauss_loss", "factor_roles", "unc_source", "keep_rec", "w_emo"
+    ),
 )
 
 
@@ -245,6 +247,7 @@ class Concat(nn.Module):
 
 PERTURB = {"drop": lambda net, r_e, r_a: r_e[:, :, None]} | other.PERTURB
 UNC_SCALE = {"unit": (lambda head, raw: head.vagueness(raw), lambda d: d**0.5)} | other.UNC_SCALE
+UNC_SOURCE = {"own": lambda net, R, truth: net.uncertainty(R)} | other.UNC_SOURCE
 SOURCE = {"calibrated": lambda calibrated, raw: calibrated} | other.SOURCE
 CALIB = {"amb_only": (0.0, 0.0, 1.0, 0.0), "all": (1.0, 1.0, 1.0, 1.0), "none": (0.0, 0.0, 0.0, 0.0)}
 USF_FORM = {"both": lambda u13, u14: (u13 + u14) / 2} | other.USF_FORM
@@ -266,11 +269,15 @@ class DSRF(nn.Module):
     @staticmethod
     def fits(dataset: Dataset, switches: Mapping) -> str:
         """Why these switches are not possible on the data set; empty if they are."""
+        if switches.get("unc_source") == "planted" and "noise" not in dataset.train.truth:
+            return f"It needs the planted reliabilities, which {dataset.name} does not know."
         return lacking(dataset, switches.get("modalities", ""))
 
     def __init__(self, dataset: Dataset, c: DSRFConfig) -> None:
         super().__init__()
         self.check(c)
+        if c.unc_source == "planted" and "noise" not in dataset.train.truth:
+            raise ValueError(f"unc_source='planted' needs the planted reliabilities, which {dataset.name} has not.")
         self.c, self.range = c, LABEL_RANGE[dataset.scale]
         self.features = Features(dataset, c.d, c.modalities, c.missing, c.bert, c.proj, c.pos, "padded")  # 3.3
         self.letters = self.features.letters
@@ -301,6 +308,7 @@ class DSRF(nn.Module):
             self.register_buffer("draws", torch.randn(8, c.d))  # so that evaluation is reproducible
         doubt, unit = UNC_SCALE[c.unc_scale]
         self.doubt, self.unit, self.hold_u = doubt, unit(c.d), STOP[c.unc_grad == "detach"]
+        self.doubts = UNC_SOURCE[c.unc_source]
         self.register_buffer("calibrates", torch.tensor(CALIB[c.calib]), persistent=False)
         self.att_source, self.gate_source = SOURCE[c.att_source], SOURCE[c.gate_source]
         self.form, (self.to_weigh, self.slots) = USF_FORM[c.usf_form], FUSE_INPUT[c.fuse_input]
@@ -324,24 +332,24 @@ class DSRF(nn.Module):
         conv, masks = self.features.sequences(batch)  # C^m [B,T_m,d], [B,T_m]
         available = torch.stack([mask.any(-1) for mask in masks], 1)  # [B,M]
         H = torch.stack([self.encode[m](conv[m], masks[m]) for m in range(3)], 1)  # [B,M,d]
-        slots, *shown = self.path(self, H, available, batch.index)  # 3.4-3.6: [B,M,w]
+        slots, *shown = self.path(self, H, available, batch)  # 3.4-3.6: [B,M,w]
         context = self.context(self.features, batch, conv, masks, H)  # of Eq. 2
         raw = self.P_final(self.fuse(self.fill(self, slots, available), available))  # Eq. 16, [B,classes]
         return Output(self.head.prediction(raw), as_extras(Trace(H, available, raw, context, *shown)))
 
-    def factor_path(self, H: Tensor, available: Tensor, index: Tensor) -> tuple[Tensor | None, ...]:
+    def factor_path(self, H: Tensor, available: Tensor, batch: Batch) -> tuple[Tensor | None, ...]:
         """What each modality gives to the fusion [B,M,w], and the fields of `Trace` from `factors` on."""
         here = available[..., None].to(H.dtype)  # [B,M,1]
-        R = self.roles(self.factors(H) * here[..., None], index)  # r_e, r_c, r_a, r_n [B,M,F,d]
+        R = self.roles(self.factors(H) * here[..., None], batch.index)  # r_e, r_c, r_a, r_n [B,M,F,d]
         capsules, couplings, coupling = self.routing(R, here)  # Eqs. 8-10
         hhat = self.rebuild(capsules.flatten(2)) * here  # Eq. 11, [B,M,d]
-        rhat, uncertainty, weight, g = self.usf(self, self.to_weigh(R, capsules, here), here)
+        rhat, uncertainty, weight, g = self.usf(self, self.to_weigh(R, capsules, here), here, batch.truth)
         rhat = rhat * here  # [B,M,d]
         return self.slots(rhat, hhat), R, hhat, rhat, couplings, coupling, uncertainty, weight, g
 
-    def weigh(self, R: Tensor, here: Tensor) -> tuple[Tensor, ...]:
+    def weigh(self, R: Tensor, here: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Eqs. 13-15 -> r-hat [B,M,d], u-tilde [B,M,F], alpha [B,M,F], g [B,M,1 or d]."""
-        u = self.hold_u(self.uncertainty(R))  # [B,M,F]
+        u = self.hold_u(self.doubts(self, R, truth))  # [B,M,F]
         refined = u + self.calibration(R[:, :, AMB])  # Eq. 15, u-tilde
         alpha = torch.softmax(-self.att_source(refined, u), -1)
         u13 = torch.einsum("bmf,bmfd->bmd", alpha, R)  # Eq. 13

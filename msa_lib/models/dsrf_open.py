@@ -8,7 +8,7 @@ Every table below maps the other values of one switch to a function or part with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Literal
@@ -38,9 +38,7 @@ class DSRFConfig:
     absent: Literal["zeros", "learned"] = "zeros"  # what stands in the fusion for an absent modality
 
     # 3.3 Preprocessing. "Kernel size 3x3" of a 1D convolution is read as 3
-    bert: Literal["precomputed", "frozen", "finetune"] = (
-        "precomputed"  # BERT is used; whether it is trained is not said
-    )
+    bert: Literal["precomputed", "frozen", "finetune"] = "precomputed"  # BERT is used; whether trained is not said
     proj: Literal["conv3", "conv1", "linear"] = "conv3"
     pos: Literal["sin", "learned", "none"] = "sin"
     readout: Literal["last", "mean", "first"] = "last"  # literal: "the last element", here the last valid one
@@ -89,9 +87,8 @@ class DSRFConfig:
     dri_detach: bool = True  # the target of Eq. 12 is a constant; otherwise the encoders may shrink H
 
     # 3.6 USF
-    usf: Literal["on", "mean", "half_gate", "flat"] = (
-        "on"  # mean: "equal-weighted fusion" (4.4, iv); half_gate: Eq. 14, g = 1/2; flat: Eqs. 13 and 14, weights equal
-    )
+    usf: Literal["on", "mean", "half_gate", "flat"] = "on"  # "equal-weighted" (4.4, iv): mean; half_gate, g = 1/2; flat
+    unc_source: Literal["own", "planted"] = "own"  # planted: the uncertainties are told, not measured (control)
     perturb: Literal["drop", "gauss", "shuffle"] = "drop"  # of r_a, for u_e
     sigma: float = 0.5  # perturb=gauss, in units of the vector's deviation
     unc_scale: Literal["unit", "literal"] = "unit"  # literal: |r_n| grows with sqrt(d) and decides the softmax
@@ -130,6 +127,7 @@ VARIANTS: dict[str, dict] = {
     "no_usf": {"usf": "mean"},
     "no_usf (g=1/2)": {"usf": "half_gate"},
     "no_usf (matched scale)": {"usf": "flat"},
+    "told uncertainty": {"unc_source": "planted"},  # planted data only
     "no_rec_loss": {"keep_rec": False},
     "wide vector": {"hsf": "wide"},  # controls
     "random roles": {"factor_roles": "random"},
@@ -169,6 +167,8 @@ def check(c: DSRFConfig) -> None:
         raise ValueError(f"Routing needs at least one capsule and one iteration, but K={c.K}, T_r={c.T_r}.")
     if c.fuse_input == "recon_factors" and (c.K != 4 or c.d_c not in (0, c.d) or c.routing != "on"):
         raise ValueError("fuse_input='recon_factors' puts capsules in place of factors: needs routing, K=4, d_c=d.")
+    if c.unc_source == "planted" and (c.usf != "on" or c.hsf == "bypass"):
+        raise ValueError(f"unc_source='planted' feeds the weights of usf='on', but usf={c.usf!r}, hsf={c.hsf!r}.")
     if c.absent == "learned" and c.fuse != "concat":
         raise ValueError(f"absent='learned' fills a slot of fuse='concat'; fuse={c.fuse!r} leaves absent slots out.")
 
@@ -220,7 +220,7 @@ class RandomRoles(nn.Module):
         return R.gather(2, order[:, None, :, None].expand_as(R))
 
 
-def bypass(net, H: Tensor, available: Tensor, index: Tensor) -> tuple[Tensor]:
+def bypass(net, H: Tensor, available: Tensor, batch: Batch) -> tuple[Tensor]:
     """hsf=bypass: "directly use the original embeddings"."""
     return (H,)
 
@@ -324,12 +324,18 @@ START = {"literal": torch.zeros, "literal_noise_init": lambda *shape: torch.rand
 # -------------------------------------------------------------------------------------------- 3.6 USF, Eqs. 13-17
 
 
-def equal(net, R: Tensor, here: Tensor) -> tuple[Tensor, None, Tensor, None]:
+def planted_noise(net, R: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
+    """unc_source=planted: the noise levels of a modality's readings, as u^m [B,M,F]. Of two readings the first one's go
+    to emotion and ambiguity, the second one's to context and noise; what these learn to carry, training must show."""
+    return torch.stack([truth["noise"], truth.get("noise_second", truth["noise"])] * 2, -1).to(R.dtype)
+
+
+def equal(net, R: Tensor, here: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, None, Tensor, None]:
     """usf=mean: equal weights, no uncertainties, no gate."""
     return R.mean(2), None, here.expand(-1, -1, 4) * 0.25, None
 
 
-def half_gate(net, R: Tensor, here: Tensor) -> tuple[Tensor, None, Tensor, None]:
+def half_gate(net, R: Tensor, here: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, None, Tensor, None]:
     """usf=half_gate: Eq. 14 with g = 1/2."""
     rhat = R[:, :, EMO] + 0.5 * (R[:, :, CTX] + R[:, :, AMB])
     return rhat, None, torch.cat([here, here * 0.5, here * 0.5, here * 0.0], -1), None
@@ -347,10 +353,10 @@ def gauss(net, r_e: Tensor, r_a: Tensor) -> Tensor:
     return (r_e + r_a)[:, :, None] + spread[:, :, None] * draws
 
 
-def flat(net, R: Tensor, here: Tensor) -> tuple[Tensor, None, Tensor, None]:
+def flat(net, R: Tensor, here: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, None, Tensor, None]:
     """usf=flat: the form and scale of Eqs. 13 and 14, where all uncertainties are equal: alpha = 1/4, g = 1/2."""
-    _, _, alpha, _ = equal(net, R, here)
-    u14, _, _, _ = half_gate(net, R, here)
+    _, _, alpha, _ = equal(net, R, here, truth)
+    u14, _, _, _ = half_gate(net, R, here, truth)
     return net.form(R.mean(2), u14), None, alpha, None
 
 
@@ -379,6 +385,7 @@ class TransformerFusion(nn.Module):
 
 
 USF = {"mean": equal, "half_gate": half_gate, "flat": flat}
+UNC_SOURCE = {"planted": planted_noise}
 PERTURB = {"shuffle": shuffled, "gauss": gauss}
 UNC_SCALE = {"literal": (lambda head, raw: head.entropy(raw), lambda d: 1.0)}
 SOURCE = {"raw": lambda calibrated, raw: raw}

@@ -45,8 +45,9 @@ class Group:
 SPACE = ("shared space downstream", "w/o CCAM, downstream")
 TABLE_3 = ABLATION_ROWS[1 : ABLATION_ROWS.index("no_rec_loss") + 1]
 DSRF_CONTROLS = (
-    "no_usf (g=1/2)", "no_usf (matched scale)", "no_routing (concat)", "no_routing, no_rec_loss", "one iteration",
-    "wide vector", "random roles", "no factor losses", "no L_emo", "no L_ctx", "no L_amb", "no L_n", "no independence",
+    "no_usf (g=1/2)", "no_usf (matched scale)", "told uncertainty", "no_routing (concat)", "no_routing, no_rec_loss",
+    "one iteration", "wide vector", "random roles", "no factor losses", "no L_emo", "no L_ctx", "no L_amb", "no L_n",
+    "no independence",
 )  # fmt: skip
 DSRF_PRINT = (
     "gradient through r_e", "gradient through the routing", "gradient into H of Eq. 12",

@@ -59,6 +59,9 @@ COMPARISONS: dict[str, Comparison] = {
     "routing": Comparison("dsrf", "factors", "one iteration"),
     "ambiguity": Comparison("dsrf", "ambiguity", "no L_amb"),
     "uncertainty weights, matched scale": Comparison("dsrf", "uncertainty", "no_usf (matched scale)", levels=LINEAR),
+    "uncertainty weights, told the uncertainty": Comparison(
+        "dsrf", "uncertainty", "no_usf (matched scale)", "told uncertainty", levels=LINEAR
+    ),
     "transformer block": Comparison("amsgfn", "fusion", "w/o TB", levels=SAME, base=TEXT),
 }
 NAMES = list(COMPARISONS)

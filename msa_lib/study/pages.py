@@ -141,7 +141,7 @@ ABLATION_ROWS = ("full", "w/o language", "w/o Audio", "w/o Visual", "w/o HSF", "
 ABLATION_DETAIL = ("no_routing (concat)", "no_routing, no_rec_loss", "no_usf (g=1/2)", "random roles", "no L_ctx",
                    "no L_amb", "no L_n", "no independence", "literal Eq. 6", "literal Eq. 17", "Eq. 13 only",
                    "Eq. 14 only", "literal fusion input", "head argmax", "head gauss", "head point",
-                   "no_usf (matched scale)", "sign of Eq. 17", "w_usf = 1", "literal uncertainties",
+                   "no_usf (matched scale)", "told uncertainty", "sign of Eq. 17", "w_usf = 1", "literal uncertainties",
                    "sums in Eqs. 2 and 12", "gradient through r_e", "gradient through the routing",
                    "gradient into H of Eq. 12", "gradient into uncertainties", "no stop-gradients")  # fmt: skip
 ADAM = {"Adam with L2": ("dsrf", {"optimiser": "adam"})}  # AdamW is ours: the paper names no optimiser
