@@ -221,6 +221,33 @@ def test_a_run_can_draw_its_own_data_and_its_parameters_say_so():
     assert Run("dsrf", "some/file.pkl?seed=run", 3).data == "some/file.pkl?seed=run"
 
 
+def test_ceilings_on_the_test_samples_of_data_are_those_of_the_predictions_on_them():
+    dataset = load_dataset("planted-sims?seed=4&train=8&valid=4&test=300&conflict=0.4&steps=39,100,55")
+    found, recipe = oracle.ceilings_on(dataset), planted.recipe_of(dataset.name)
+    truth, labels = dataset.test.truth, dataset.test.labels.numpy()
+    for level, knows in (("no cue", "evidence"), ("cue", "noise"), ("truth", "truth")):
+        wrong = np.abs(oracle.oracle_prediction(truth, recipe, knows).numpy() - labels)
+        np.testing.assert_allclose(found[level], wrong, atol=1e-6)
+    assert found["truth"].mean() < found["dominant alone"].mean() < found["no cue"].mean() < found["nothing"].mean()
+    np.testing.assert_allclose(found["nothing"], np.abs(labels - labels_median()), atol=1e-6)
+    own = planted.generate(
+        Planted(design="gate", train=8, valid=4, test=300), "planted?design=gate&test=300&train=8&valid=4"
+    )
+    assert oracle.ceilings_on(own)["cue"].mean() == pytest.approx(errors("gate", "positive")["cue"].mean(), abs=0.06)
+
+
+def labels_median() -> float:
+    values, counts = planted.label_counts("sims")
+    return float(values[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
+
+
+def test_there_are_no_ceilings_where_the_recipe_is_not_known():
+    dataset = load_dataset("planted?train=8&valid=4&test=20")
+    assert oracle.ceilings_on(dataset)
+    for name in ("some/folder", "planted (first 8)", "planted?train=8&valid=4&test=20&seed=1", "planted?test=21"):
+        assert oracle.ceilings_on(replace(dataset, name=name)) == {}
+
+
 def test_the_ceilings_are_of_other_samples_than_the_splits():
     recipe = Planted(design="gate", test=50)
     held = planted.facts(recipe, "test")["signal"]

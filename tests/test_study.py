@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from msa_lib import cli, runs, study
 from msa_lib.data import load_dataset
+from msa_lib.data.oracle import ceilings_on
 from msa_lib.notebooks import declared_parameters
 from msa_lib.study import batch, pages
 from papers_check import load_reported
@@ -99,6 +101,20 @@ def test_printed_rows_of_ours_have_a_label_in_the_grid(page):
         assert printed - names - ours == set(readings)
 
 
+def test_under_every_table_on_planted_data_stands_what_could_be_reached_there():
+    data, rows = load_dataset(SMOKE), pd.DataFrame({"selection": ["val_mae"], "seed": [1111], "label": ["full"]})
+    told = study.caption(data, rows, "smoke", "COMMAND", "amsgfn_table2_mosi").splitlines()
+    (line,) = [number for number, text in enumerate(told) if text.startswith("Reachable there: MAE of an oracle")]
+    numbers = [float(text) for text in told[line + 3].split()]
+    expected = [ceilings_on(data)[level].mean() for level in ("nothing", "dominant alone", "no cue", "cue", "truth")]
+    assert numbers == pytest.approx(expected, abs=6e-4)
+    real = replace(data, synthetic=False)
+    assert "Reachable" not in study.caption(real, rows, "smoke", "COMMAND", "amsgfn_table2_mosi")
+    for name, page in study.PAGES.items():  # no page with a table of rows goes without
+        text = (study.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
+        assert "caption(" in text or not (page.rows and (page.table or page.on_demand))
+
+
 def test_runs_of_leaves_out_what_the_data_cannot_have():
     data = load_dataset(SMOKE)
     labels = {r.label for r in study.runs_of("amsgfn_table6_components", SMOKE, None, data, 1, "smoke")}
@@ -106,7 +122,6 @@ def test_runs_of_leaves_out_what_the_data_cannot_have():
     few = study.first_samples(data, 8)
     silent = few.train.lengths.clone()
     silent[:, 1:] = 0
-    from dataclasses import replace
 
     split = replace(few.train, lengths=silent, truth={}, host_lengths=None)
     text_only = replace(few, train=split, valid=split, test=split, fingerprint="")
@@ -343,7 +358,6 @@ def test_msa_check_writes_what_it_found(small_store, tmp_path, capsys):
 
 
 def test_real_data_are_judged_only_as_what_they_are(monkeypatch):
-    from dataclasses import replace
 
     planted = load_dataset("planted?train=8&valid=4&test=686")
     real, few = replace(planted, synthetic=False, name="/some/where/mosi.npz"), study.first_samples(planted, 8)

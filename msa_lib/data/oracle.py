@@ -18,6 +18,7 @@ import torch
 from scipy.special import log_softmax, ndtr, ndtri
 from torch import Tensor
 
+from msa_lib.data import Dataset
 from msa_lib.data.designs import (
     AMBIGUITY_NOISE,
     AUX_NOISE,
@@ -29,7 +30,7 @@ from msa_lib.data.designs import (
     SPOILT_READING,
     TEXT_NOISE,
 )
-from msa_lib.data.planted import ORACLE, Planted, draw, label_counts
+from msa_lib.data.planted import ORACLE, Planted, draw, facts, label_counts, recipe_of
 
 
 def oracle_prediction(
@@ -117,8 +118,23 @@ def _hypotheses(
 def ceilings(recipe: Planted, n: int = 4000) -> dict[str, np.ndarray]:
     """level of knowledge -> absolute errors [n] of the best prediction, on a draw that no split holds."""
     recipe = replace(recipe, seed=recipe.seed + 1)  # the same distribution, other samples
-    known = draw(recipe, ORACLE, n)
-    nothing = Belief(np.ones((1, 1)), np.zeros((n, 1)), np.ones((1, 1)))
+    return _errors(recipe, draw(recipe, ORACLE, n))
+
+
+def ceilings_on(dataset: Dataset) -> dict[str, np.ndarray]:
+    """The same on the test samples of planted data, [N]; empty where the name of data does not tell their recipe."""
+    try:
+        recipe = recipe_of(dataset.name)
+    except ValueError:  # a file, a packed folder, part of a data set
+        return {}
+    known = facts(recipe, "test")
+    labels = dataset.test.labels.numpy()
+    same = dataset.synthetic and len(labels) == len(known["labels"]) and np.allclose(labels, known["labels"])
+    return _errors(recipe, known) if same else {}
+
+
+def _errors(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    nothing = Belief(np.ones((1, 1)), np.zeros((len(known["labels"]), 1)), np.ones((1, 1)))
     beliefs = {"nothing": nothing} | LEVELS[recipe.design](recipe, known)
     return {level: np.abs(_best(b, recipe.labels, "l1") - known["labels"]) for level, b in beliefs.items()}
 

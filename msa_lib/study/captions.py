@@ -11,13 +11,22 @@ from pathlib import Path
 import pandas as pd
 
 from msa_lib.data import Dataset, Split, short_name
+from msa_lib.data.oracle import ceilings_on
 from msa_lib.study.pages import FIRST_SEED, PAGES, SCALES
 from msa_lib.study.rows import left_out
 from msa_lib.study.tables import fidelity
+from papers_check.show.plain_text import as_text
 
 FOOTNOTES = {
     "completed": "° completed: the equations are its paper's, gaps in them we filled",
     "partial": "°° partial: some of what its paper has is not in our build; shown, and no verdict is given on it",
+}
+KNOWN = {  # levels of `oracle.ceilings`, as they stand under a table
+    "nothing": "nothing",
+    "dominant alone": "dominant modality alone",
+    "no cue": "all, no cue",
+    "cue": "all and the cue",
+    "truth": "all, the whole truth",
 }
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"  # of the checkout
 
@@ -45,7 +54,8 @@ def command(name: str, root: str | None, seeds: int, scale: str, page: str = "")
 
 
 def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page: str = "") -> str:
-    """What must stand under every table: the data, the seeds, the spread, the selection rule, the command.
+    """What must stand under every table: the data, on planted data what can be reached there, the seeds, the spread,
+    the selection rule, the command.
 
     With `page`, also the rows of it that these data cannot have.
     """
@@ -61,6 +71,7 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
         [
             f"Data: {dataset.name} [{dataset.fingerprint}], {kind}; test n = {len(dataset.test)}.",
             *(f"      {note}" for note in dataset.notes),
+            *reachable(dataset),
             f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
             f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
             *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
@@ -68,6 +79,19 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
             f"Command: {command}",
         ]
     )
+
+
+def reachable(dataset: Dataset) -> list[str]:
+    """What could be reached on planted data: MAE of the best predictions on their test samples, by an oracle; lines.
+
+    None where the recipe of the data is not known, or they are real.
+    """
+    found = ceilings_on(dataset)
+    if not found:
+        return []
+    line = {KNOWN[level]: [round(float(errors.mean()), 3)] for level, errors in found.items() if level in KNOWN}
+    title = "Reachable there: MAE of an oracle on the same test samples, by what it knows of each."
+    return [title, *(f"      {text}" for text in as_text(pd.DataFrame(line)).splitlines())]
 
 
 def footnotes(page: str, rows: pd.DataFrame) -> list[str]:
