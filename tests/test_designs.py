@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV, RidgeCV
 
 from msa_lib import MODALITIES
@@ -28,6 +29,7 @@ WORTH = {
     "factors": (0.67, 0.74),
     "ambiguity": (0.22, 0.41),
     "uncertainty": (0.07, 0.30),
+    "hops": (0.35, 0.35),
 }
 
 
@@ -129,6 +131,46 @@ def test_text_shows_the_code_of_the_telling_steps_in_axes_of_its_own():
     for control, same in (("positive", True), ("negative", False)):
         truth = data("alignment", control).test.truth
         assert torch.equal(truth["said"], truth["codes"][:, :3]) == same
+
+
+def test_two_hops_are_needed_where_audio_says_which_steps_of_vision_tell():
+    """Text shows nothing of the code, audio all of it, and vision alone not which of its halves tells."""
+    split = data("hops")
+    for m, low, high in ((0, -0.1, 0.05), (1, 0.9, 1.0), (2, -0.1, 0.6)):
+        said = RidgeCV(ALPHAS).fit(pooled(split.train, m), split.train.truth["said"].numpy())
+        assert low < said.score(pooled(split.test, m), split.test.truth["said"].numpy()) < high
+    known = planted.facts(Planted(design="hops", test=8000), "test")
+    parts = np.corrcoef(np.column_stack([known["signal"], known["evidence"], known["decoy"][:, 1]]).T)[0, 1:]
+    assert parts == pytest.approx(
+        [0.68, 0.0, 0.68, 0.0], abs=0.03
+    )  # 2^-1/2 / 1.09^1/2: text and vision tell a part each
+    for control, same in (("positive", True), ("negative", False)):
+        truth = data("hops", control).test.truth
+        assert torch.equal(truth["said"], truth["codes"][:, :3]) == same
+
+
+@pytest.mark.parametrize("knows", ["no cue", "cue"])
+def test_the_oracle_of_two_hops_is_what_weighing_all_that_is_possible_gives(knows):
+    recipe = Planted(design="hops", test=30)
+    known = planted.facts(recipe, "test")
+    found = oracle._best(oracle.LEVELS["hops"](recipe, known)[knows], "mosi", "l1")
+    a, b = np.array(np.meshgrid(*[np.linspace(-5, 5, 501)] * 2)).reshape(2, -1)
+    prior = np.exp(-(a**2 + b**2) / 2)
+    label = planted.labels_of("mosi", ndtr((a + b) / np.sqrt(2)))
+    values = planted.label_counts("mosi")[0]
+
+    def likelihood(z, truth, noise):  # of a reading; they have one variance, so that constants cancel
+        return np.exp(-((z * np.sqrt(1 + noise**2) - truth) ** 2) / noise**2 / 2)
+
+    for i in range(30):
+        told, other = known["evidence"][i, 2], known["decoy"][i, 1]
+        weight = likelihood(told, b, designs.AUX_NOISE) * np.exp(-(other**2) / 2)
+        if knows == "no cue":
+            weight = weight + likelihood(other, b, designs.AUX_NOISE) * np.exp(-(told**2) / 2)
+        weight = weight * prior * likelihood(known["evidence"][i, 0], a, designs.TEXT_NOISE)
+        share = np.bincount(np.searchsorted(values, label - 1e-9), weight, len(values)) / weight.sum()
+        expected = {value: share @ np.abs(values - value) for value in values}  # error of each possible answer
+        assert expected[found[i]] < min(expected.values()) + 0.01
 
 
 @pytest.mark.parametrize("design", ["fusion", "gate", "alignment"])

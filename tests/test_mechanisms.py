@@ -94,7 +94,12 @@ def test_variances_and_kept_epochs_are_shown_by_arm():
     assert found.loc["off minus full", ["training", "draws"]].tolist() == pytest.approx([0, 0])
     assert found.loc["full", "training"] == pytest.approx(0.1 / 2**0.5)
     assert found.loc["full", "draws"] == pytest.approx((1 - 0.005 / 2) ** 0.5)
+    assert set(found["over"]) == {"3 draws, 2 seeds each"}
     assert effects.variance_table(lines[lines["seed"] == 1]).empty
+    more = pd.concat(
+        [lines, lines[(lines["draw"] == 1) & (lines["seed"] == 1)].assign(seed=7), lines.assign(draw=9)[:1]]
+    )
+    pd.testing.assert_frame_equal(effects.variance_table(more).set_index("mae of"), found)  # runs still to be made
     kept = effects.convergence(lines, cap=12).iloc[0]
     assert (kept["seeds"], kept["largest share"], kept["at the end"]) == (6, 0.5, 3)
 

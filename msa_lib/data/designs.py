@@ -12,6 +12,8 @@ steps of each modality carry. With s the sentiment, e independent normal noise a
     alignment    As fusion, but the key is a direction in three dimensions, another one for each sample and each half,
                  and text shows it in axes of its own: to compare, the spaces have to be mapped onto each other.
                  Negative: the key in text is drawn apart from those of the steps.
+    hops         As alignment, but audio shows the direction instead of text, and only vision tells b or a decoy: what
+                 text first finds in audio guides it to steps of vision. Negative: the direction is drawn apart.
     factors      All modalities tell f s + e, where f = -1 in two of the six contexts, else 1. Negative: f = 1.
     ambiguity    All modalities tell s + e, equally well, but in most samples one of them tells -s + e, and a marker in
                  that modality says so. Negative: no marker.
@@ -156,10 +158,12 @@ def _alignment(recipe: Planted, u: np.ndarray) -> Facts:
     return _two_parts(recipe, u) | {"codes": codes[:, :2].reshape(-1, 6), "said": said}
 
 
-def _coded_steps(known, m, first, flicker):
+def _coded_steps(known, m, first, flicker, said_by: int = 0):
     """The code takes the last three axes, thrice the length of a context, so that it can be told from noise."""
-    if m == 0:
-        return _stack(known["evidence"][:, :1], 0.0, *(known["said"] * CODE)[:, :, None].swapaxes(0, 1), like=first)
+    if m == said_by:
+        return _stack(
+            known["evidence"][:, m, None], 0.0, *(known["said"] * CODE)[:, :, None].swapaxes(0, 1), like=first
+        )
     codes = known["codes"].reshape(-1, 2, 3) * CODE
     told = [np.where(first, codes[:, 0, k, None], codes[:, 1, k, None]) for k in range(3)]
     value = np.where(first, known["evidence"][:, m, None], known["decoy"][:, m - 1, None])
@@ -168,6 +172,19 @@ def _coded_steps(known, m, first, flicker):
 
 
 CODE = 3**0.5
+
+
+def _hops(recipe: Planted, u: np.ndarray) -> Facts:
+    known = _alignment(recipe, u)
+    known["evidence"][:, 1] = ndtri(u[:, 17])  # of nothing
+    return known
+
+
+def _hopping_steps(known, m, first, flicker):
+    if m == 0:
+        return _stack(known["evidence"][:, :1], 0.0, *_contexts(known, m, first), like=first)
+    return _coded_steps(known, m, first, flicker, said_by=1)
+
 
 # ------------------------------------------------------------------------------- factors, ambiguity, uncertainty
 
@@ -234,6 +251,7 @@ DESIGNS: dict[str, Design] = {
     "fusion": Design(_fusion, _keyed_steps),
     "gate": Design(_gate, _gated_steps),
     "alignment": Design(_alignment, _coded_steps),
+    "hops": Design(_hops, _hopping_steps),
     "factors": Design(_factors, _plain_steps),
     "ambiguity": Design(_ambiguity, _plain_steps),
     "uncertainty": Design(_uncertainty, _twofold_steps),

@@ -174,7 +174,7 @@ def _sum_of_parts(z_text: np.ndarray, z_aux: np.ndarray | None) -> Belief:
     a = _posterior(z_text[:, None, None], np.array([TEXT_NOISE]))
     b = Belief(np.ones((1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
     if z_aux is not None:
-        b = _posterior(z_aux[:, None], np.full(2, AUX_NOISE))
+        b = _posterior(z_aux[:, None], np.full(z_aux.shape[1], AUX_NOISE))
     return Belief(np.ones((1, 1)), (a.mean + b.mean) / np.sqrt(2), np.sqrt((a.sd**2 + b.sd**2) / 2) * np.ones((1, 1)))
 
 
@@ -192,8 +192,10 @@ def _selection_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[
 
 
 def _keyed_levels(recipe: Planted, known: Mapping[str, np.ndarray]) -> dict[str, Belief]:
-    """fusion, alignment: which of two halves of the steps tells b?"""
-    text, aux, decoy, n = known["evidence"][:, 0], known["evidence"][:, 1:], known["decoy"], len(known["signal"])
+    """fusion, alignment, hops: which of two halves of the steps tells b?"""
+    told_by = [2] if recipe.design == "hops" else [1, 2]
+    text, aux, decoy = known["evidence"][:, 0], known["evidence"][:, told_by], known["decoy"][:, np.array(told_by) - 1]
+    n = len(text)
     alone, told, half = _sum_of_parts(text, None), _sum_of_parts(text, aux), np.full(n, 0.5)
     either = _halves((half, told), (half, _sum_of_parts(text, decoy)))
     levels = {"dominant alone": alone, "fixed weights": _linear(known["signal"], np.column_stack([text, aux + decoy]))}
@@ -254,6 +256,7 @@ LEVELS = {
     "fusion": _keyed_levels,
     "gate": _gate_levels,
     "alignment": _keyed_levels,
+    "hops": _keyed_levels,
     "factors": _factor_levels,
     "ambiguity": _ambiguity_levels,
     "uncertainty": _uncertainty_levels,

@@ -43,7 +43,7 @@ SCALES = {"mosi": "mosi", "mosei": "mosi", "sims": "sims", "simsv2": "sims"}  # 
 CLIPS_PER_VIDEO = 10
 EVIDENCE, CONTEXT, CUE, FRAME = 0.6, 0.45, 0.4, 0.5  # standard deviation of each part of X, per entry
 DIRECTIONS, ORACLE = 0, 4  # random streams; 1, 2, 3 are train, valid, test
-DESIGN_NAMES = ("selection", "fusion", "gate", "alignment", "factors", "ambiguity", "uncertainty")
+DESIGN_NAMES = ("selection", "fusion", "gate", "alignment", "factors", "ambiguity", "uncertainty", "hops")
 
 
 @dataclass(frozen=True)

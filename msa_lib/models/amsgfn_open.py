@@ -112,6 +112,7 @@ VARIANTS: dict[str, dict] = {
     "s=1, dynamic p": {"scores": "ones"},  # nothing trains the scorer then: p is what its initial weights say
     "s=1, trained p": {"scores": "ones", "select": "st"},
     "gate off": {"gate": "off"},
+    "one fusion layer": {"n_layers": 1},
     "w/o both contrastive": {"ccam": False, "beta": 0.0},
     "concat MLP": {"fusion": "concat_mlp"},
 }

@@ -83,15 +83,20 @@ def variances(rows: pd.DataFrame, score: str = "mae") -> dict[str, float]:
 
 
 def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """`variances` of each arm with several seeds on several draws, and of its difference to the full arm."""
-    several = rows[rows["control"] == "positive"].groupby(["design", "arm", "draw"]).filter(lambda g: len(g) > 1)
+    """`variances` of each arm with several seeds on several draws, and of its difference to the full arm; `over`: how
+    many. Seeds that some of these draws lack (runs still to be made) are left out."""
     lines = []
-    for design, part in several.groupby("design", sort=False):
-        wide = part.pivot_table(index=["draw", "seed"], columns="arm", values="mae").dropna(axis=1)
+    for design, part in rows[rows["control"] == "positive"].groupby("design", sort=False):
+        wide = part.pivot_table(index=["draw", "seed"], columns="arm", values="mae")
         gaps = wide.drop(columns="full").sub(wide["full"], axis=0).add_suffix(" minus full") if "full" in wide else None
         for name, values in pd.concat([wide, gaps], axis=1).items():
-            lines.append({"design": design, "mae of": name} | variances(values.rename("mae").reset_index()))
-    return pd.DataFrame(lines, columns=["design", "mae of", "training", "draws"])
+            square = values.dropna().unstack("seed")  # draws x seeds
+            square = square[square.notna().sum(axis=1) > 1].dropna(axis=1)
+            if min(square.shape) > 1:
+                over = f"{len(square)} draws, {square.shape[1]} seeds each"
+                found = variances(square.stack().rename("mae").reset_index())
+                lines.append({"design": design, "mae of": name, "over": over} | found)
+    return pd.DataFrame(lines, columns=["design", "mae of", "over", "training", "draws"])
 
 
 def convergence(rows: pd.DataFrame, cap: int, which: Sequence[str] = ("design", "control", "arm")) -> pd.DataFrame:
@@ -152,6 +157,6 @@ def answers(found: pd.DataFrame) -> list[str]:
         said.append(
             f"{name[0].upper()}{name[1:]}: {word}. Gain {gains[0]} of {job['oracle']:.3f} for the oracle, "
             f"{job['seeds']} seeds and draws, smallest visible {job['smallest']:.3f}; negative control {gains[1]}, "
-            f"{none['word']}."
+            f"{none['word']}{'' if none['seeds'] == job['seeds'] else ', ' + str(none['seeds']) + ' seeds'}."
         )
     return said + ([f"Undecided for want of seeds: {'; '.join(lacking)}."] if lacking else [])

@@ -46,6 +46,7 @@ class Comparison:
 
 TEXT = {"select": "fixed:t"}  # these designs have one dominant modality, so that a wrong selection hides nothing
 LINEAR = ("fixed weights", "cue")  # without it, equal or constant weights
+TWO_LAYERS = TEXT | {"n_layers": 2}  # what the first finds guides the second
 SAME = ("cue", "cue")  # the part that is left is an attention over the same steps: nothing to gain by design
 COMPARISONS: dict[str, Comparison] = {
     "uncertainty weights": Comparison("dsrf", "uncertainty", "no_usf", levels=LINEAR),
@@ -62,6 +63,11 @@ COMPARISONS: dict[str, Comparison] = {
     "uncertainty weights, told the uncertainty": Comparison(
         "dsrf", "uncertainty", "no_usf (matched scale)", "told uncertainty", levels=LINEAR
     ),
+    "guided fusion, over two hops": Comparison("amsgfn", "hops", "w/o DMGF", base=TWO_LAYERS),
+    "depth of the fusion": Comparison("amsgfn", "hops", "one fusion layer", base=TWO_LAYERS),
+    # No design can give the transformer block a job of its own. It only forms the query of Eq. 15 from the dominant
+    # sequence; the keys X_p^[N] have been through self-attention over that sequence (Eq. 8) and a feed-forward part
+    # (Eq. 13) as well, and in a product of query and key it does not matter which of the two has looked.
     "transformer block": Comparison("amsgfn", "fusion", "w/o TB", levels=SAME, base=TEXT),
 }
 NAMES = list(COMPARISONS)
