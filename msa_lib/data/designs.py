@@ -1,8 +1,9 @@
 """Planted designs, one for each mechanism of the two papers: data on which the mechanism has a job, and a control on
 which nothing can help.
 
-"selection" is `planted.py` itself; negative: the cue is hidden. The others share its labels, lengths, directions and noise, and differ in what the
-steps of each modality carry. With s the sentiment, e independent normal noise and all modalities' axes their own:
+"selection" is `planted.py` itself; negative: the cue is hidden. The others share its labels, lengths, directions and
+noise, and differ in what the steps of each modality carry. With s the sentiment, e independent normal noise and all
+modalities' axes their own:
 
     fusion       s = (a + b) / 2^1/2. Text tells a. In audio and vision half of the steps tell b, the others tell a
                  decoy d, the same in both; a step's key says to which half it belongs, and only text says which key
