@@ -7,7 +7,7 @@ sample. The lengths stay on the host as well, so trimming never waits for the de
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -117,17 +117,33 @@ class Split:
         sorts each stretch of that many shuffled batches by length, so that a batch holds samples of like length.
         `by_length` goes through the samples from the shortest to the longest instead of in their order.
         """
+        yield from self._parts(self._order(batch_size, generator, bucket, by_length), batch_size, drop_last)
+
+    def stacked_batches(
+        self, batch_size: int, generators: Sequence[torch.Generator], drop_last: bool = False, bucket: int = 1
+    ) -> Iterator[Batch]:
+        """The passes that `batches` makes with each of S generators, side by side: all fields are [S,B,...]. The steps
+        of a batch are those of its longest sample over all S."""
+        orders = torch.stack([self._order(batch_size, generator, bucket) for generator in generators])
+        yield from self._parts(orders, batch_size, drop_last)
+
+    def _order(
+        self, batch_size: int, generator: torch.Generator | None, bucket: int, by_length: bool = False
+    ) -> Tensor:
+        """Every sample once, [N]."""
         n = len(self)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         if bucket > 1 and generator is not None:
-            order = self._bucketed(order, batch_size, bucket, generator)
-        elif by_length:
-            order = self.host_lengths.amax(1).argsort(stable=True)
-        on_device = order.to(self.device)
+            return self._bucketed(order, batch_size, bucket, generator)
+        return self.host_lengths.amax(1).argsort(stable=True) if by_length else order
+
+    def _parts(self, order: Tensor, batch_size: int, drop_last: bool) -> Iterator[Batch]:
+        """Batch after batch of the samples in `order` [...,N]."""
+        n, on_device = len(self), order.to(self.device)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
         for start in range(0, stop, batch_size):
             part = slice(start, min(start + batch_size, stop))
-            yield self._gather(on_device[part], self._widths(order[part]))
+            yield self._gather(on_device[..., part], self._widths(order[..., part].reshape(-1)))
 
     def _bucketed(self, order: Tensor, batch_size: int, bucket: int, generator: torch.Generator) -> Tensor:
         longest = self.host_lengths.amax(1)

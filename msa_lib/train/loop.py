@@ -7,7 +7,8 @@ The state after each epoch is saved, so that a run killed at any moment continue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,9 @@ class TrainConfig:
     # total unless it says otherwise; test_oracle only measures what cheating is worth
     drop_last: bool = True  # contrastive terms depend on the batch size
     bucket: int = 1  # > 1: batches of like length, sorted within that many shuffled batches; less padding
+    stack: tuple[
+        int, ...
+    ] = ()  # seeds that train at once, as one batched model (stacked.py); msa run --stack N names them
     threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
     switches: Mapping = field(default_factory=dict)  # of the model
 
@@ -54,6 +58,8 @@ class TrainConfig:
             value, least = getattr(self, name), int(isinstance(getattr(TrainConfig, name), int))
             if not least <= value < float("inf"):
                 raise ValueError(f"training setting {name}={value!r}: expected a number of at least {least}.")
+        if len(set(self.stack)) < len(self.stack):
+            raise ValueError(f"training setting stack={self.stack!r}: expected every seed once.")
 
 
 @dataclass
@@ -88,10 +94,27 @@ def fit(
 ) -> list[RunResult]:
     """Train `model_name` on `dataset` once per seed and evaluate the selected epoch on validation and test.
 
-    With `folder` (one seed only) the state is saved there after each epoch and taken up again if it is found there.
+    With `folder` (one seed, or one stack) the state is saved there after each epoch and taken up again if it is found.
     `report` is called with each epoch's record. A run whose numbers fail is returned with its reason, not raised.
     Raises ValueError for a wrong name or value; an error inside a model comes as RuntimeError.
     """
+    config = requested(model_name, config, seeds, device)
+    if config.stack:
+        from msa_lib.train.stacked import fit_stacked  # which trains by the parts of this loop
+
+        if others := [seed for seed in seeds if seed not in config.stack]:
+            raise ValueError(f"Seed {others[0]} is none of stack={config.stack}, the seeds that train at once.")
+        trained = fit_stacked(model_name, dataset, config, config.stack, device, folder, report)
+        return [trained[config.stack.index(seed)] for seed in seeds]
+    if folder is not None and len(seeds) != 1:
+        raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
+    dataset = dataset.to(device)
+    with threads_of(config):
+        return [_fit_seed(model_name, dataset, config, seed, device, folder, report) for seed in seeds]
+
+
+def requested(model_name: str, config, seeds: Sequence[int], device: str) -> TrainConfig:
+    """The settings, checked with the rest of a request. Raises ValueError for a wrong name or value."""
     config = vars(config) if isinstance(config, TrainConfig) else config or {}
     config = checked(TrainConfig, dict(config), "training setting")
     if model_name not in models.MODELS:
@@ -99,15 +122,17 @@ def fit(
     check_device(device)
     if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
         raise ValueError(f"seeds hold {twice[0]} more than once; expected every seed once.")
-    if folder is not None and len(seeds) != 1:
-        raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
-    dataset = dataset.to(device)
-    threads = torch.get_num_threads()
+    return config
+
+
+@contextmanager
+def threads_of(config: TrainConfig) -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        return [_fit_seed(model_name, dataset, config, seed, device, folder, report) for seed in seeds]
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def check_device(device: str) -> None:
@@ -115,49 +140,75 @@ def check_device(device: str) -> None:
         raise ValueError(f"The device {device!r} was asked for, and PyTorch finds no CUDA device here.")
 
 
-def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunResult:
-    torch.manual_seed(seed)
-    network = models.build_model(model_name, dataset, **config.switches).to(device)
-    result = RunResult(model_name, seed, "failed", n_parameters=sum(p.numel() for p in network.parameters()))
-    names = trained_names(network)  # before a procedure freezes some for a while
-    procedure = getattr(network, "Procedure", Procedure)(network, dataset, config)
-    if config.epochs < procedure.first_epoch:
-        raise ValueError(f"epochs={config.epochs}: {model_name} keeps no epoch before {procedure.first_epoch}.")
-    shuffle = torch.Generator().manual_seed(seed)
-    best = {"score": float("inf"), "epoch": 0, "weights": None}
-    state = State(folder and Path(folder), names, procedure, shuffle, best, result.history)
-    state.restore()
-    try:
-        while not _finished(len(result.history), best["epoch"], procedure):
-            epoch = len(result.history) + 1
-            record = {"epoch": epoch, **_train_epoch(procedure, shuffle, epoch)}
-            score, record["valid"] = _score(procedure, epoch)
-            if epoch >= procedure.first_epoch and score < best["score"]:  # NaN is never an improvement
-                copy = {name: value.clone() for name, value in trained_weights(network, names).items()}
-                best |= {"score": score, "epoch": epoch, "weights": copy}
-            result.history.append(record)
-            procedure.end_epoch(record, score)
-            state.save()
-            if report:
-                report(record)
-        if best["weights"] is None:
+class Training:
+    """One seed on its way: its network and procedure, what each epoch gave, and the best weights so far."""
+
+    def __init__(self, model_name: str, dataset: Dataset, config: TrainConfig, seed: int, device: str) -> None:
+        torch.manual_seed(seed)
+        self.network = models.build_model(model_name, dataset, **config.switches).to(device)
+        size = sum(p.numel() for p in self.network.parameters())
+        self.result = RunResult(model_name, seed, "failed", n_parameters=size)
+        self.names = trained_names(self.network)  # before a procedure freezes some for a while
+        self.procedure = getattr(self.network, "Procedure", Procedure)(self.network, dataset, config)
+        if config.epochs < self.procedure.first_epoch:
+            first = self.procedure.first_epoch
+            raise ValueError(f"epochs={config.epochs}: {model_name} keeps no epoch before {first}.")
+        self.shuffle = torch.Generator().manual_seed(seed)
+        self.best = {"score": float("inf"), "epoch": 0, "weights": None}
+
+    @property
+    def over(self) -> bool:
+        """Failed, out of patience, or at its last epoch."""
+        done = len(self.result.history)
+        return bool(self.result.reason) or _finished(done, self.best["epoch"], self.procedure)
+
+    def end_epoch(self, epoch: int, losses: dict[str, float]) -> dict:
+        """Validates, and keeps the weights if they are the best so far; -> the record of the epoch."""
+        score, valid = _score(self.procedure, epoch)
+        record = {"epoch": epoch, "loss": losses, "valid": valid}
+        if epoch >= self.procedure.first_epoch and score < self.best["score"]:  # NaN is never an improvement
+            copy = {name: value.clone() for name, value in trained_weights(self.network, self.names).items()}
+            self.best |= {"score": score, "epoch": epoch, "weights": copy}
+        self.result.history.append(record)
+        self.procedure.end_epoch(record, score)
+        return record
+
+    def conclude(self) -> None:
+        """Evaluates the epoch that is kept on validation and test."""
+        network, result, procedure = self.network, self.result, self.procedure
+        dataset, config = procedure.dataset, procedure.config
+        if self.best["weights"] is None:
             raise TrainingFailed(f"{config.selection} was not a finite number in any of {len(result.history)} epochs.")
-        load_weights(network, best["weights"], names)
+        load_weights(network, self.best["weights"], self.names)
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in names)
+            parameter.requires_grad_(name in self.names)
+        metrics = {}
         for name in ("valid", "test"):
             outputs = predict(network, dataset.splits[name], config.batch_size)
             if not np.isfinite(outputs["predictions"]).all():
-                raise TrainingFailed(f"The network of epoch {best['epoch']} predicts NaN or infinity on {name}.")
-            result.metrics[name] = scores(outputs, dataset.scale)
+                raise TrainingFailed(f"The network of epoch {self.best['epoch']} predicts NaN or infinity on {name}.")
+            metrics[name] = scores(outputs, dataset.scale)
+        result.status, result.metrics, result.outputs, result.network = "done", metrics, outputs, network
+        result.best_epoch, result.epochs = self.best["epoch"], len(result.history)
+
+
+def _fit_seed(model_name, dataset, config, seed, device, folder, report) -> RunResult:
+    one = Training(model_name, dataset, config, seed, device)
+    state = State(folder and Path(folder), one.names, one.procedure, one.shuffle, one.best, one.result.history)
+    state.restore()
+    try:
+        while not one.over:
+            epoch = len(one.result.history) + 1
+            record = one.end_epoch(epoch, _train_epoch(one.procedure, one.shuffle, epoch))
+            state.save()
+            if report:
+                report(record)
+        one.conclude()
     except TrainingFailed as problem:
-        result.reason, result.metrics = str(problem), {}
-        return result
+        one.result.reason = str(problem)
     except ValueError as problem:  # of the model, not of the request: that was checked when the network was built
         raise RuntimeError(f"ValueError: {problem}") from problem
-    result.status, result.outputs, result.network = "done", outputs, network
-    result.best_epoch, result.epochs = best["epoch"], len(result.history)
-    return result
+    return one.result
 
 
 def _finished(done: int, best_epoch: int, procedure: Procedure) -> bool:
@@ -166,7 +217,7 @@ def _finished(done: int, best_epoch: int, procedure: Procedure) -> bool:
     return done >= config.epochs or (done >= first and done - max(best_epoch, first - 1) >= patience)
 
 
-def _train_epoch(procedure: Procedure, shuffle: torch.Generator, epoch: int) -> dict:
+def _train_epoch(procedure: Procedure, shuffle: torch.Generator, epoch: int) -> dict[str, float]:
     """All passes of an epoch; -> mean of every loss term. Raises TrainingFailed at the first that is not finite."""
     for module in (procedure.network, *procedure.companions.values()):
         module.train()
@@ -176,22 +227,30 @@ def _train_epoch(procedure: Procedure, shuffle: torch.Generator, epoch: int) -> 
         procedure.drop_gradients()
         means = _train_pass(procedure, name, batches, epoch)
         loss |= {term if name == "main" else f"{name}.{term}": mean for term, mean in means.items()}
-    return {"loss": loss}
+    return loss
 
 
 def _train_pass(procedure: Procedure, name: str, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
-    steps, names = [], None
-    for batch in batches:
-        terms = procedure.step(batch, name)
+    values, names = losses_of((procedure.step(batch, name) for batch in batches), name)
+    return mean_terms(values, names, f"epoch {epoch}" if name == "main" else f"pass {name!r} of epoch {epoch}")
+
+
+def losses_of(steps: Iterable[Mapping[str, Tensor]], name: str = "main") -> tuple[Tensor, list[str]]:
+    """Takes all steps of the pass `name`; -> the terms of each on the host [steps,...,terms], and their names."""
+    taken, names = [], None
+    for terms in steps:
         names = names or list(terms)
         if list(terms) != names:
             raise ValueError(f"The loss terms of pass {name!r} were {names} and then {list(terms)}: expected the same.")
-        steps.append(torch.stack([value.detach() for value in terms.values()]))
-    values = torch.stack(steps).cpu()  # [steps,terms]; the only wait of the pass
+        taken.append(torch.stack([value.detach() for value in terms.values()], -1))
+    return torch.stack(taken).cpu(), names  # the only wait of the pass
+
+
+def mean_terms(values: Tensor, names: Sequence[str], where: str) -> dict[str, float]:
+    """Of values [steps,terms]. Raises TrainingFailed at the first that is not finite."""
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         step, term = bad[0].tolist()
-        where = f"epoch {epoch}" if name == "main" else f"pass {name!r} of epoch {epoch}"
         raise TrainingFailed(f"Loss term {names[term]!r} was {values[step, term]} at step {step + 1} of {where}.")
     return dict(zip(names, values.double().mean(0).tolist(), strict=True))
 

@@ -60,8 +60,7 @@ class State:
     def save(self) -> None:
         if self.folder is None:
             return
-        lines = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in self.history)
-        write_atomically(self.folder / "metrics.jsonl", lines.encode())  # first: the state never runs ahead of it
+        write_history(self.folder, self.history)  # first: the state never runs ahead of it
         device = next(self.network.parameters()).device
         for kind, made in self.parts.items():
             if getattr(self.procedure, kind) != made:
@@ -76,8 +75,7 @@ class State:
             **{kind: {name: part.state_dict() for name, part in made.items()} for kind, made in self.parts.items()},
             "memory": self.procedure.memory,
             "shuffle": self.shuffle.get_state(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            **random_state(device),
             "best": self.best,
             "history": json.dumps(self.history),
         }
@@ -99,11 +97,27 @@ class State:
         self.procedure.memory.clear()
         self.procedure.memory.update({name: value.to(device) for name, value in saved["memory"].items()})
         self.shuffle.set_state(saved["shuffle"])
-        torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(saved["cuda_rng"], device)
+        set_random_state(saved, device)
         self.best.update(saved["best"])
         self.history[:] = json.loads(saved["history"])
+
+
+def random_state(device: torch.device) -> dict[str, Tensor | None]:
+    """Of PyTorch's generators: what dropout, noise and soft choices draw from."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"rng": torch.get_rng_state(), "cuda_rng": cuda}
+
+
+def set_random_state(saved: Mapping[str, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(saved["rng"])
+    if saved["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(saved["cuda_rng"], device)
+
+
+def write_history(folder: Path, history: Sequence[Mapping]) -> None:
+    """metrics.jsonl: one line per epoch."""
+    lines = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in history)
+    write_atomically(folder / "metrics.jsonl", lines.encode())
 
 
 def packed(state: dict) -> memoryview:
