@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data import Batch, Dataset
-from msa_lib.models.parts.layers import Attention, attend, fixed_draw, in_order, masked_mean, mlp, unchanged
+from msa_lib.models.parts.layers import Attention, attend, fixed_draw, in_order, masked_mean, mlp, one_hot, unchanged
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def by_weight(X: Tensor, order: Order) -> Tensor:
     """[B,M,T,d] in the order p, a1, a2: a product with mixed permutations, so that gradients reach the scorer."""
     if order.soft is None:  # gumbel in evaluation
         return by_index(X, order)
-    P = torch.einsum("bp,prm->brm", order.soft, F.one_hot(order.perm, 3).to(X.dtype))  # [p,role,modality]
+    P = torch.einsum("bp,prm->brm", order.soft, one_hot(order.perm, 3).to(X.dtype))  # [p,role,modality]
     flip = (order.roles != order.perm[order.p]).any(-1)  # the hard order of the auxiliaries, the soft dominant one
     P = torch.where(flip[:, None, None], P[:, [0, 2, 1]], P)
     return torch.einsum("brm,bmtd->brtd", P, X)
@@ -203,7 +203,7 @@ def argmin(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training:
 def straight_through(s: Tensor, *_) -> tuple[Tensor, Tensor]:
     """The forward value of the one-hot, the gradient of the soft weights."""
     p = s.argmax(-1)
-    return p, F.one_hot(p, 3).to(s.dtype) + s - s.detach()
+    return p, one_hot(p, 3).to(s.dtype) + s - s.detach()
 
 
 def gumbel(s: Tensor, logits: Tensor, available: Tensor, batch: Batch, training: bool) -> tuple[Tensor, Tensor | None]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msa_lib.data.dataset import LABEL_RANGE
+from msa_lib.models.parts.layers import one_hot
 
 HeadKind = Literal["bins_ev", "gauss", "point", "argmax", "binary"]
 Target = Literal["two_hot", "onehot", "gauss"]
@@ -29,7 +30,7 @@ def two_hot(y: Tensor, centres: Tensor, step: float) -> Tensor:
 
 
 def onehot(y: Tensor, centres: Tensor, step: float) -> Tensor:
-    return F.one_hot(torch.round(y / step).long() + len(centres) // 2, len(centres)).to(y.dtype)
+    return one_hot(torch.round(y / step).long() + len(centres) // 2, len(centres)).to(y.dtype)
 
 
 def bump(y: Tensor, centres: Tensor, step: float) -> Tensor:
@@ -115,7 +116,7 @@ class Binary(Bins):
         self.positive = torch.ge if scale == "mosi" else torch.gt
 
     def targets(self, labels: Tensor) -> Tensor:
-        return F.one_hot(self.positive(labels, 0).long(), 2).to(labels.dtype)
+        return one_hot(self.positive(labels, 0), 2).to(labels.dtype)
 
 
 class Gauss(nn.Module):

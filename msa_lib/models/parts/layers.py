@@ -42,6 +42,12 @@ def at_step(x: Tensor, step: Tensor, mask: Tensor) -> Tensor:
     return x.gather(1, step[:, None, None].expand(-1, 1, x.shape[-1]))[:, 0] * mask.any(-1, keepdim=True)
 
 
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """[...] of numbers below n -> [...,n] of booleans. `F.one_hot` looks at its values: it waits for a GPU for that,
+    and cannot be stacked over seeds."""
+    return index[..., None] == torch.arange(n, device=index.device)
+
+
 def in_order(X: Tensor, roles: Tensor) -> Tensor:
     """X [B,M,...] with its modalities in the order `roles` [B,M], which differs per sample."""
     return X.gather(1, roles[(...,) + (None,) * (X.ndim - 2)].expand_as(X))
