@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
+from itertools import count as count_from
+from itertools import islice
 from multiprocessing import get_context
 
 import pandas as pd
@@ -22,10 +24,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from msa_lib import models
-from msa_lib.data import load_dataset
+from msa_lib.data import Batch, load_dataset
 from msa_lib.models import card
 from msa_lib.train import TrainConfig, check_device
+from msa_lib.train.loop import Training
 from msa_lib.train.procedure import Procedure
+from msa_lib.train.stacked import Stack, unstackable
 
 SETS = ("mosi", "mosei", "sims", "simsv2")
 SIZES = {"full": "the model's recipe for the set", "small": "the smallest sensible network"}
@@ -70,18 +74,22 @@ def bench(
     threads: int = 1,
     steps: int = STEPS,
     apart: bool = True,
+    stack: int = 1,
 ) -> pd.DataFrame:
     """One row per model (all, or `names`) and data shape. Each is measured in a process of its own, so that its peak
     memory is its own; with `apart` false in this one, and then the peak on a CPU is not measured.
 
-    Raises ValueError for a wrong name or size, RuntimeError if a model cannot be measured.
+    With `stack` > 1 so many seeds train at once, and steps and samples are those of all; without `names` then of the
+    models that can be stacked. Raises ValueError for a wrong name or size, RuntimeError if a model cannot be measured.
     """
-    names = list(models.MODELS) if names is None else list(names)
+    names = [name for name in models.MODELS if stack == 1 or not unstackable(name)] if names is None else list(names)
     for kind, asked, known in (("model", names, models.MODELS), ("shape", sets, SETS), ("size", [size], SIZES)):
         if wrong := [one for one in asked if one not in known]:
             raise ValueError(f"No {kind} {wrong[0]!r}: expected {', '.join(known)}.")
+    if stack > 1 and (problems := list(filter(None, map(unstackable, names)))):
+        raise ValueError(problems[0])
     check_device(device)
-    return pd.DataFrame([_row(apart, (n, s, size, device, threads, steps)) for s in sets for n in names])
+    return pd.DataFrame([_row(apart, (n, s, size, device, threads, steps, stack)) for s in sets for n in names])
 
 
 def _row(apart: bool, asked: tuple) -> dict:
@@ -98,31 +106,33 @@ def _alone(asked: tuple) -> dict:
     return row
 
 
-def measured(name: str, shape: str, size: str, device: str, threads: int, steps: int) -> dict:
+def measured(name: str, shape: str, size: str, device: str, threads: int, steps: int, stack: int = 1) -> dict:
     """Trains `name` for a few batches and times the next `steps`, the optimiser and everything between included."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        procedure = _procedure(name, shape, size, device, steps)
-        flop = _counted(procedure)
-        batches = _batches(procedure, WARM + steps)
+        trained = _trained(name, shape, size, device, steps, stack)
+        flop = _counted(trained) / stack
+        batches = _batches(trained, WARM + steps)
         for _ in range(WARM):
-            procedure.step(*next(batches))
+            trained.step(*next(batches))
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         samples, begin = 0, _now(device)
-        for batch, part in batches:
-            procedure.step(batch, part)
-            samples += len(batch.labels)
+        for batch, *part in batches:
+            trained.step(batch, *part)
+            samples += batch.labels.numel()
         seconds, peak = _now(device) - begin, matrix_peak(device)
     finally:
         torch.set_num_threads(before)
+    steps *= stack
     rate = flop * steps / seconds / 1e9
     return {
         "model": name,
         "shape": shape,
-        "batch": procedure.config.batch_size,
-        "parameters": sum(p.numel() for p in procedure.network.parameters()),
+        **({"seeds": stack} if stack > 1 else {}),
+        "batch": trained.config.batch_size,
+        "parameters": sum(p.numel() for p in trained.network.parameters()),
         "steps/s": steps / seconds,
         "samples/s": samples / seconds,
         "GFLOP/step": flop / 1e9,
@@ -133,23 +143,25 @@ def measured(name: str, shape: str, size: str, device: str, threads: int, steps:
     }
 
 
-def _procedure(name: str, shape: str, size: str, device: str, steps: int) -> Procedure:
+def _trained(name: str, shape: str, size: str, device: str, steps: int, stack: int = 1) -> Procedure | Stack:
     model, names = models.MODELS[name], {f.name for f in fields(TrainConfig)}
     chosen = card.settings(model.RECIPES[shape]) if size == "full" else dict(model.SMALL)
-    config = TrainConfig(**{key: value for key, value in chosen.items() if key in names})
+    switches = {key: value for key, value in chosen.items() if key not in names}
+    config = TrainConfig(**{key: value for key, value in chosen.items() if key in names}, switches=switches)
     n = config.batch_size * max(steps, WARM)
     dataset = load_dataset(f"planted-{shape}?train={n}&valid=8&test=8").to(device)
-    torch.manual_seed(0)
-    switches = {key: value for key, value in chosen.items() if key not in names}
-    network = models.build_model(name, dataset, **switches).to(device)
-    return getattr(network, "Procedure", Procedure)(network, dataset, config)
+    procedures = [Training(name, dataset, config, seed, device).procedure for seed in range(stack)]
+    return procedures[0] if stack == 1 else Stack(procedures)
 
 
-def _batches(procedure: Procedure, count: int) -> Iterator[tuple]:
-    """(batch, pass) of `count` steps, epoch after epoch as the loop would take them."""
-    shuffle, epoch = torch.Generator().manual_seed(0), 0
-    while True:
-        epoch += 1
+def _batches(trained: Procedure | Stack, count: int) -> Iterator[tuple]:
+    """What `count` steps are taken with, epoch after epoch as the loop would take them: (batch, pass) or (batch,)."""
+    yield from islice(_stacked(trained) if isinstance(trained, Stack) else _one_by_one(trained), count)
+
+
+def _one_by_one(procedure: Procedure) -> Iterator[tuple[Batch, str]]:
+    shuffle = torch.Generator().manual_seed(0)
+    for epoch in count_from(1):
         for module in (procedure.network, *procedure.companions.values()):
             module.train()
         procedure.begin_epoch(epoch)
@@ -157,17 +169,20 @@ def _batches(procedure: Procedure, count: int) -> Iterator[tuple]:
             procedure.drop_gradients()
             for batch in batches:
                 yield batch, part
-                count -= 1
-                if not count:
-                    return
 
 
-def _counted(procedure: Procedure) -> float:
+def _stacked(stack: Stack) -> Iterator[tuple[Batch]]:
+    shuffles = [torch.Generator().manual_seed(seed) for seed in range(len(stack.each))]
+    while True:
+        yield from zip(stack.batches(shuffles))
+
+
+def _counted(trained: Procedure | Stack) -> float:
     """Operations of a step's products and attentions, forward and backward, mean of three; what else there is, is not
     counted."""
     with FlopCounterMode(display=False) as counter:
-        for batch, part in _batches(procedure, 3):
-            procedure.step(batch, part)
+        for taken in _batches(trained, 3):
+            trained.step(*taken)
     return counter.get_total_flops() / 3
 
 

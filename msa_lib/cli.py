@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_seed, nargs="+", action="extend", metavar="SEED", help="default: 1111")
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="switches, settings")
     run.add_argument("--epochs", type=_count, help="the same as --set epochs=N")
+    run.add_argument("--stack", type=_count, metavar="N", help="train N seeds at once, as one batched model")
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time")
     run.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     run.add_argument("--store", default="runs", metavar="DIR")
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--size", default="full", help="full (the model's recipe for the set) or small")
     bench.add_argument("--threads", type=_count, default=1)
     bench.add_argument("--steps", type=_count, default=20, help="how many are timed")
+    bench.add_argument("--stack", type=_count, default=1, metavar="S", help="seeds trained at once; steps are of each")
     bench.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
 
     data = verbs.add_parser("data", help="inspect, encode or pack data").add_subparsers(required=True, metavar="VERB")
@@ -200,6 +202,7 @@ def _run(options) -> int:
     from msa_lib.data.planted import drawn_by
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
+    from msa_lib.runs.grids import stacks
     from msa_lib.runs.identity import configs, dataset_of, defaults
 
     taken = configs(options.model)
@@ -217,7 +220,15 @@ def _run(options) -> int:
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise ValueError(f"--seeds names {twice[0]} more than once; expected every seed once.")
     root = options.root and str(Path(options.root).resolve())
-    wanted = [Run(options.model, options.data, s, switches, train, root, options.device) for s in seeds]
+    if "stack" in train:
+        raise ValueError("--set stack: expected --stack N, which names the seeds of each stack.")
+    if options.stack and options.model not in MODELS:
+        raise ValueError(f"--stack trains networks at once; {options.model} is none.")
+    own = {seed: {"stack": stack} for stack in stacks(seeds, options.stack) for seed in stack} if options.stack else {}
+    wanted = [
+        Run(options.model, options.data, seed, switches, train | own.get(seed, {}), root, options.device)
+        for seed in seeds
+    ]
     rows = grid(wanted, options.store, options.jobs, title=options.model, retry_failed=options.retry_failed)
     _write_json(options.json, _records(rows))
     failures = rows[rows["status"] == "failed"]
@@ -323,7 +334,13 @@ def _bench(options) -> int:
 
     known = bench.machine(options.device, options.threads)
     rows = bench.bench(
-        options.names or None, options.shapes, options.size, options.device, options.threads, options.steps
+        options.names or None,
+        options.shapes,
+        options.size,
+        options.device,
+        options.threads,
+        options.steps,
+        stack=options.stack,
     )
     print(", ".join(f"{name} {value}" for name, value in known.items() if value))
     print(bench.as_shown(rows).to_string(index=False))

@@ -22,7 +22,7 @@ def test_a_row_says_what_was_measured():
     assert (rows["samples/s"] / rows["steps/s"]).round(6).tolist() == rows["batch"].tolist()
     assert (rows["GFLOP/step"] * rows["steps/s"] - rows["GFLOP/s"]).abs().max() < 1e-9
     assert (rows["share of peak"] * 100 - rows["GFLOP/s"]).abs().max() < 1e-9
-    network = bench._procedure("toy", "mosi", "small", "cpu", 2).network
+    network = bench._trained("toy", "mosi", "small", "cpu", 2).network
     assert rows["parameters"][0] == sum(p.numel() for p in network.parameters())
     assert set(bench.as_shown(rows)["peak MB"]) == {"not measured"}
 

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
 
 import pandas as pd
@@ -28,8 +30,8 @@ def grid(
     """All `runs`, trained where they are missing, `jobs` at a time; -> result rows with a `label` column.
 
     `executor` takes the place of own processes: any of `concurrent.futures` (`cluster.dask_executor` gives that of a
-    Dask cluster), one run per task, handed out in the order of `runs`, where the seeds of one configuration stand
-    together. Inside `joblib.parallel_config` the same call uses what that names.
+    Dask cluster), one run (or one stack of seeds) per task, handed out in the order of `runs`, where the seeds of
+    one configuration stand together. Inside `joblib.parallel_config` the same call uses what that names.
     """
     from joblib import Parallel, delayed
     from joblib.parallel import LokyBackend, get_active_backend
@@ -43,14 +45,15 @@ def grid(
     elsewhere = configured is not None or not isinstance(backend, LokyBackend)
     tasks: list[Future] = []
     if executor is not None:
-        tasks = [executor.submit(_in_worker, run, store, retry_failed, None) for run in runs]
-        work = (task.result() for task in tasks)
+        tasks = [executor.submit(_in_worker, part, store, retry_failed, None) for part in together(runs)]
+        work = chain.from_iterable(task.result() for task in tasks)
     elif jobs == 1 and not elsewhere:
         work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
     else:
         parent = None if elsewhere else os.getpid()  # a cluster's workers are not our children
-        calls = (delayed(_in_worker)(run, store, retry_failed, parent) for run in runs)
-        work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
+        calls = (delayed(_in_worker)(part, store, retry_failed, parent) for part in together(runs))
+        done = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
+        work = chain.from_iterable(done)
     results = []
     try:
         with bar:
@@ -73,12 +76,23 @@ def grid(
     return _labelled(runs, results)
 
 
-def _in_worker(run: Run, store: str, retry_failed: bool, parent: int | None) -> dict:
+def together(runs: Sequence[Run]) -> list[list[Run]]:
+    """One task per run; neighbours of one stack, which train at once, are one."""
+    parts = groupby(runs, lambda run: replace(run, seed=0) if run.train.get("stack") else run)
+    return [list(part) for _, part in parts]
+
+
+def stacks(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The seeds in stacks of `size`, in their order; the last may be smaller."""
+    return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+
+
+def _in_worker(runs: Sequence[Run], store: str, retry_failed: bool, parent: int | None) -> list[dict]:
     """`execute` in a process that does not outlive the one that asked for it: a killed grid leaves no worker behind."""
     if parent is not None and os.getpid() != parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with _ALONE:
-        return execute(run, store, retry_failed)
+        return [execute(run, store, retry_failed) for run in runs]
 
 
 def _end_with(parent: int) -> None:
@@ -107,7 +121,7 @@ def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
 
 def _epoch_on(bar, run: Run):
     """A report for `execute` that shows the epoch at the end of the bar."""
-    name = f"{run.label or run.model} seed {run.seed}"
-    return lambda record: bar.set_postfix_str(
-        f"{name}: epoch {record['epoch']}, valid MAE {record['valid']['mae']:.3f}"
+    name = run.label or run.model
+    return lambda record: bar.set_postfix_str(  # a stack says which of its seeds a record is of
+        f"{name} seed {record.get('seed', run.seed)}: epoch {record['epoch']}, valid MAE {record['valid']['mae']:.3f}"
     )

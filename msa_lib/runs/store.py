@@ -9,7 +9,9 @@
     result.json      status and metrics, written last by rename; the only file that state is read from
 
 Asking for a run that is there returns it; asking for one that another process is training waits for it; asking for
-one that was killed takes it up where it was. A failed run keeps its reason and has no numbers.
+one that was killed takes it up where it was. A failed run keeps its reason and has no numbers. Of seeds that train at
+once (the setting `stack` names them) the first asked for trains all, and each gets its folder; the state of the stack
+is in that of its first seed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,7 +50,7 @@ from msa_lib.runs.identity import completed, confirm, dataset_of, parameters, ru
 from msa_lib.runs.seal import contents, is_unsealed, sealed, unsealed
 from msa_lib.switches import checked
 from msa_lib.train import RunResult, TrainConfig, check_device, fit
-from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically
+from msa_lib.train.state import load_weights, plain, trained_weights, write_atomically, write_history
 
 STORE = Path("runs")
 RUN_ID = re.compile("[0-9a-f]{16}")  # the names of folders of runs
@@ -76,7 +78,10 @@ class Run:
     label: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", drawn_by(self.data, self.seed))
+        drawn = drawn_by(self.data, self.seed)
+        if drawn != self.data and self.train.get("stack"):
+            raise ValueError(f"{self.data} are other data for every seed; the seeds of a stack train on the same.")
+        object.__setattr__(self, "data", drawn)
 
 
 def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, report=None) -> dict:
@@ -84,42 +89,70 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
-    params = parameters(run, opened(store, make=False), remember=True)
-    folder = opened(store) / run_id(params)
-    folder.mkdir(exist_ok=True)
-    state = folder / "state.pt"
-    with _locked(folder):
-        for partial in folder.glob("*.partial"):  # of a process that was killed while writing
-            partial.unlink()
-        result = result_in(folder, params)
-        if result is not None:
+    known = opened(store, make=False)
+    together = with_its_stack(run, parameters(run, known, remember=True))
+    params = [parameters(one, known) for one in together]
+    folders = [opened(store) / run_id(of_one) for of_one in params]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    own, state = together.index(run), folders[0] / "state.pt"
+    with _locked(folders[0]):
+        results = [_found(folder, of_one) for folder, of_one in zip(folders, params, strict=True)]
+        if None not in results:
             state.unlink(missing_ok=True)  # of a process that was killed after its last write
-            if not (retry_failed and result["status"] == "failed"):
-                return result
+        todo = [i for i, one in enumerate(results) if one is None or (retry_failed and one["status"] == "failed")]
+        if own not in todo:
+            return results[own]
         if run.model in MODELS:  # a finished run can be read on any machine
             check_device(run.device)
         dataset = dataset_of(run.data, run.root)
-        if dataset.fingerprint != params["data"]["fingerprint"]:
+        if dataset.fingerprint != params[own]["data"]["fingerprint"]:
             raise ValueError(f"The data {run.data} changed while they were read; ask again.")
-        if state.exists():
-            confirm(json.loads((folder / "params.json").read_text()), params, folder)
-        else:
-            (folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that does not go on
-        write_atomically(folder / "params.json", _json(params))
-        environment = _environment(folder, run)
-        write_atomically(folder / "env.json", _json(environment))
+        environments = {i: _begin(folders[i], run, params[i], state.exists()) for i in todo}
         started = time.perf_counter()
         try:
-            outcome = _train(run, dataset, params, folder, report)
+            outcomes = _train(together, dataset, params[own], folders[0], report)
         except (ValueError, OSError):
             raise  # the request was wrong, or the disk is full: nothing that the run's parameters decide
         except Exception as problem:  # recorded, not hidden: out of memory, a bug in a model
-            outcome = RunResult(run.model, run.seed, "failed", reason=f"{type(problem).__name__}: {problem}")
-        environment["seconds"] += time.perf_counter() - started
-        write_atomically(folder / "env.json", _json(environment))
-        result = _write(folder, params, outcome, dataset)
+            reason = f"{type(problem).__name__}: {problem}"
+            outcomes = [RunResult(run.model, one.seed, "failed", reason=reason) for one in together]
+        seconds = (time.perf_counter() - started) / len(together)
+        for i, environment in environments.items():
+            environment["seconds"] += seconds
+            write_atomically(folders[i] / "env.json", _json(environment))
+            if params[i].get("train", {}).get("stack"):  # a run alone wrote it as it went
+                write_history(folders[i], outcomes[i].history)
+            results[i] = _write(folders[i], params[i], outcomes[i], dataset)
         state.unlink(missing_ok=True)
-        return result
+        return results[own]
+
+
+def with_its_stack(run: Run, params: Mapping) -> list[Run]:
+    """The runs that train at once with `run`, itself among them, in their order; alone if it names no stack."""
+    seeds = params.get("train", {}).get("stack") or [params["seed"]]
+    if params["seed"] not in seeds:
+        raise ValueError(f"Seed {run.seed} is none of stack={tuple(seeds)}, the seeds that train at once.")
+    return [run if seed == params["seed"] else replace(run, seed=seed) for seed in seeds]
+
+
+def _found(folder: Path, params: Mapping) -> dict | None:
+    """The result in a folder, if there is one."""
+    for partial in folder.glob("*.partial"):  # of a process that was killed while writing
+        partial.unlink()
+    return result_in(folder, params)
+
+
+def _begin(folder: Path, run: Run, params: Mapping, goes_on: bool) -> dict:
+    """Notes in the folder of a run what is trained, and where; -> the latter."""
+    if goes_on:
+        confirm(json.loads((folder / "params.json").read_text()), params, folder)
+    else:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that does not go on
+    write_atomically(folder / "params.json", _json(params))
+    environment = _environment(folder, run)
+    write_atomically(folder / "env.json", _json(environment))
+    return environment
 
 
 def opened(store: Path | str, make: bool = True) -> Path:
@@ -164,12 +197,13 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _train(run: Run, dataset: Dataset, params: Mapping, folder: Path, report) -> RunResult:
-    if run.model in REFERENCES:
+def _train(together: list[Run], dataset: Dataset, params: Mapping, folder: Path, report) -> list[RunResult]:
+    model, device, seeds = together[0].model, together[0].device, [int(run.seed) for run in together]
+    if model in REFERENCES:
         with threadpool_limits(1):  # the order of sums, and so the last bits, depend on the threads
-            return REFERENCES[run.model](dataset, **params["switches"])
+            return [REFERENCES[model](dataset, **params["switches"])]
     config = checked(TrainConfig, {**params["train"], "switches": params["switches"]}, "training setting")
-    return fit(run.model, dataset, config, seeds=(params["seed"],), device=run.device, folder=folder, report=report)[0]
+    return fit(model, dataset, config, seeds=seeds, device=device, folder=folder, report=report)
 
 
 def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) -> dict:

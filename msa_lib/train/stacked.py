@@ -93,7 +93,7 @@ class Stack:
     """Networks of S seeds as one: every weight and buffer is [S,...], and one optimiser steps them all."""
 
     def __init__(self, procedures: Sequence[Procedure]) -> None:
-        self.config, self.dataset = procedures[0].config, procedures[0].dataset
+        self.config, self.dataset, self.network = procedures[0].config, procedures[0].dataset, procedures[0].network
         self.device = self.dataset.train.device
         self.each = [Objective(procedure.network).train() for procedure in procedures]
         name = type(procedures[0].network).__name__
@@ -146,7 +146,7 @@ class Stack:
 
     def _clipped(self, grads: dict[str, Tensor]) -> Tensor:
         """What clipping leaves of each seed's gradient, [S], as `nn.utils.clip_grad_norm_` has it."""
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads.values()]).norm(dim=0)
+        norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads.values()]).norm(dim=0)
         return (self.config.clip / (norms + 1e-6)).clamp(max=1.0) if self.config.clip else torch.ones_like(norms)
 
     @torch.no_grad()
