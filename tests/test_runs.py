@@ -151,7 +151,7 @@ def other_value(hint, value):
         return next(choice for choice in get_args(hint) if choice != value)
     if isinstance(value, bool):
         return not value
-    return tuple(v * 2 for v in value) if isinstance(value, tuple) else value * 2
+    return tuple(v * 2 for v in value) or (1, 2) if isinstance(value, tuple) else value * 2
 
 
 @pytest.mark.parametrize("what", ["switches", "train"])
