@@ -27,6 +27,18 @@ def test_a_row_says_what_was_measured():
     assert set(bench.as_shown(rows)["peak MB"]) == {"not measured"}
 
 
+def test_seeds_trained_at_once_count_each():
+    alone = bench.bench(["tfn"], ["mosi"], "small", steps=1, apart=False)
+    both = bench.bench(["tfn"], ["mosi"], "small", steps=1, apart=False, stack=2)
+    assert "seeds" not in alone
+    assert both["seeds"].tolist() == [2]
+    assert both["GFLOP/step"][0] == pytest.approx(alone["GFLOP/step"][0], rel=0.1)  # other widths of the batches
+    assert (both["samples/s"] / both["steps/s"]).round(6).tolist() == both["batch"].tolist()
+    assert both["parameters"].tolist() == alone["parameters"].tolist()
+    with pytest.raises(ValueError, match="^kuda has a training procedure of its own"):
+        bench.bench(["tfn", "kuda"], stack=2)
+
+
 class Squares:
     """A procedure of one product: [5,7] by [7,3], and back to both."""
 

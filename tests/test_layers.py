@@ -21,6 +21,7 @@ from msa_lib.models.parts.layers import (
     convolved,
     masked_mean,
     mlp,
+    one_hot,
     sinusoid,
     to_grid,
     unchanged,
@@ -49,6 +50,11 @@ def filled(batch: Batch, value: float, extra: int = 0) -> Batch:
 
 
 # --- means and attention ---
+
+
+def test_one_hot_is_that_of_torch():
+    index = torch.tensor([[0, 2], [1, 0], [2, 2]])
+    assert torch.equal(one_hot(index, 3), F.one_hot(index, 3).bool())
 
 
 def test_masked_mean_is_the_mean_of_the_valid_steps():

@@ -21,6 +21,7 @@ from msa_lib.data import Batch, Dataset, Split
 from msa_lib.data.dataset import steps_mask
 from msa_lib.models.card import Card
 from msa_lib.models.parts.layers import Output, masked_mean
+from msa_lib.train.stacked import Objective
 
 DATA = "planted?train=64&valid=32&test=32"
 SMALL = {"d": 16, "heads": 2, "n_layers": 1}  # AMSGFN's switches for a network that trains in moments
@@ -199,17 +200,6 @@ def switch_values(config: type, skip: tuple[str, ...] = ()) -> list[tuple[str, o
     return values
 
 
-class Objective(nn.Module):
-    """The total loss as a forward, so that it can be called with other parameters."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return total(self.network, batch)
-
-
 def check_stacking(networks: list[nn.Module], batch: Batch) -> None:
     """Networks of several seeds, stacked: predictions and gradients are those of each alone; dropout can differ."""
     objectives = [Objective(network) for network in networks]
@@ -218,7 +208,7 @@ def check_stacking(networks: list[nn.Module], batch: Batch) -> None:
     whole = copy.deepcopy(objectives[0])
 
     def loss(p, b):
-        return functional_call(whole, (p, b), (batch,))
+        return functional_call(whole, (p, b), (batch,))["total"]
 
     def predict(p, b):
         inner = ({k.removeprefix("network."): v for k, v in part.items()} for part in (p, b))
@@ -228,7 +218,7 @@ def check_stacking(networks: list[nn.Module], batch: Batch) -> None:
         close(torch.vmap(predict)(parameters, buffers), torch.stack([o.network(batch).prediction for o in objectives]))
         grads = torch.vmap(grad(loss))(parameters, buffers)
         for seed, objective in enumerate(objectives):
-            objective(batch).backward()
+            objective(batch)["total"].backward()
             for name, p in objective.named_parameters():
                 expected = torch.zeros_like(p) if p.grad is None else p.grad
                 close(grads[name][seed], expected, atol=1e-5 * max(1.0, float(expected.abs().max())))
