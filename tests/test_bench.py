@@ -35,7 +35,7 @@ def test_seeds_trained_at_once_count_each():
     assert both["GFLOP/step"][0] == pytest.approx(alone["GFLOP/step"][0], rel=0.1)  # other widths of the batches
     assert (both["samples/s"] / both["steps/s"]).round(6).tolist() == both["batch"].tolist()
     assert both["parameters"].tolist() == alone["parameters"].tolist()
-    with pytest.raises(ValueError, match="^kuda has a training procedure of its own"):
+    with pytest.raises(ValueError, match=r"^kuda has a training procedure of its own"):
         bench.bench(["tfn", "kuda"], stack=2)
 
 

@@ -407,6 +407,7 @@ def test_a_deleted_folder_is_made_again_and_the_others_stay(tmp_path):
     for path in gone.iterdir():
         path.unlink()
     execute(asked[1], tmp_path)
+    assert len(before) == 3
     assert files(tmp_path) == before
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 

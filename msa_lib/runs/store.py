@@ -29,7 +29,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,13 +89,13 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
 
     A wrong name or value raises ValueError and leaves no result; what goes wrong in training is a failed result.
     """
-    known = opened(store, make=False)
-    together = with_its_stack(run, parameters(run, known, remember=True))
-    params = [parameters(one, known) for one in together]
+    asked = parameters(run, opened(store, make=False), remember=True)
+    seeds = _at_once(asked)
+    params = [asked | {"seed": seed} for seed in seeds]
     folders = [opened(store) / run_id(of_one) for of_one in params]
     for folder in folders:
         folder.mkdir(exist_ok=True)
-    own, state = together.index(run), folders[0] / "state.pt"
+    own, state = seeds.index(asked["seed"]), folders[0] / "state.pt"
     with _locked(folders[0]):
         results = [_found(folder, of_one) for folder, of_one in zip(folders, params, strict=True)]
         if None not in results:
@@ -106,34 +106,36 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         if run.model in MODELS:  # a finished run can be read on any machine
             check_device(run.device)
         dataset = dataset_of(run.data, run.root)
-        if dataset.fingerprint != params[own]["data"]["fingerprint"]:
+        if dataset.fingerprint != asked["data"]["fingerprint"]:
             raise ValueError(f"The data {run.data} changed while they were read; ask again.")
+        if state.exists():
+            confirm(json.loads((folders[0] / "params.json").read_text()), params[0], folders[0])
         environments = {i: _begin(folders[i], run, params[i], state.exists()) for i in todo}
         started = time.perf_counter()
         try:
-            outcomes = _train(together, dataset, params[own], folders[0], report)
+            outcomes = _train(run, dataset, asked, seeds, folders[0], report)
         except (ValueError, OSError):
             raise  # the request was wrong, or the disk is full: nothing that the run's parameters decide
         except Exception as problem:  # recorded, not hidden: out of memory, a bug in a model
             reason = f"{type(problem).__name__}: {problem}"
-            outcomes = [RunResult(run.model, one.seed, "failed", reason=reason) for one in together]
-        seconds = (time.perf_counter() - started) / len(together)
+            outcomes = [RunResult(run.model, seed, "failed", reason=reason) for seed in seeds]
+        seconds = (time.perf_counter() - started) / len(seeds)
         for i, environment in environments.items():
             environment["seconds"] += seconds
             write_atomically(folders[i] / "env.json", _json(environment))
-            if params[i].get("train", {}).get("stack"):  # a run alone wrote it as it went
+            if asked.get("train", {}).get("stack"):  # a run alone wrote it as it went
                 write_history(folders[i], outcomes[i].history)
             results[i] = _write(folders[i], params[i], outcomes[i], dataset)
         state.unlink(missing_ok=True)
         return results[own]
 
 
-def with_its_stack(run: Run, params: Mapping) -> list[Run]:
-    """The runs that train at once with `run`, itself among them, in their order; alone if it names no stack."""
+def _at_once(params: Mapping) -> list[int]:
+    """The seeds that train at once with that of a run, itself among them; alone if it names no stack."""
     seeds = params.get("train", {}).get("stack") or [params["seed"]]
     if params["seed"] not in seeds:
-        raise ValueError(f"Seed {run.seed} is none of stack={tuple(seeds)}, the seeds that train at once.")
-    return [run if seed == params["seed"] else replace(run, seed=seed) for seed in seeds]
+        raise ValueError(f"Seed {params['seed']} is none of stack={tuple(seeds)}, the seeds that train at once.")
+    return seeds
 
 
 def _found(folder: Path, params: Mapping) -> dict | None:
@@ -145,9 +147,7 @@ def _found(folder: Path, params: Mapping) -> dict | None:
 
 def _begin(folder: Path, run: Run, params: Mapping, goes_on: bool) -> dict:
     """Notes in the folder of a run what is trained, and where; -> the latter."""
-    if goes_on:
-        confirm(json.loads((folder / "params.json").read_text()), params, folder)
-    else:
+    if not goes_on:
         (folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that does not go on
     write_atomically(folder / "params.json", _json(params))
     environment = _environment(folder, run)
@@ -197,13 +197,12 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _train(together: list[Run], dataset: Dataset, params: Mapping, folder: Path, report) -> list[RunResult]:
-    model, device, seeds = together[0].model, together[0].device, [int(run.seed) for run in together]
-    if model in REFERENCES:
+def _train(run: Run, dataset: Dataset, params: Mapping, seeds: list[int], folder: Path, report) -> list[RunResult]:
+    if run.model in REFERENCES:
         with threadpool_limits(1):  # the order of sums, and so the last bits, depend on the threads
-            return [REFERENCES[model](dataset, **params["switches"])]
+            return [REFERENCES[run.model](dataset, **params["switches"])]
     config = checked(TrainConfig, {**params["train"], "switches": params["switches"]}, "training setting")
-    return fit(model, dataset, config, seeds=seeds, device=device, folder=folder, report=report)
+    return fit(run.model, dataset, config, seeds=seeds, device=run.device, folder=folder, report=report)
 
 
 def _write(folder: Path, params: Mapping, outcome: RunResult, dataset: Dataset) -> dict:

@@ -46,9 +46,7 @@ class TrainConfig:
     # total unless it says otherwise; test_oracle only measures what cheating is worth
     drop_last: bool = True  # contrastive terms depend on the batch size
     bucket: int = 1  # > 1: batches of like length, sorted within that many shuffled batches; less padding
-    stack: tuple[
-        int, ...
-    ] = ()  # seeds that train at once, as one batched model (stacked.py); msa run --stack N names them
+    stack: tuple[int, ...] = ()  # seeds that train at once as one batched model (stacked.py): msa run --stack N
     threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
     switches: Mapping = field(default_factory=dict)  # of the model
 
