@@ -62,13 +62,16 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     follow a question mark, as in a web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm",
     "mosi?aligned=no"; those of a file are in `readers.read`. Any data set takes standardise=yes: features by the mean
     and deviation of the training steps (the papers do not say). One with token ids takes encoder=PATH: where the text
-    encoder lies that they are for (a folder or hub id), if not under its name.
+    encoder lies that they are for (a folder or hub id), if not under its name. One with text takes planted_av=A,V, with
+    av_cue and av_seed: audio and vision are planted, and tell as much of the label as is asked (semi.py).
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
+    from msa_lib.data import semi
+
     base, options = split_options(name)
     wanted = yes_or_no(options, "standardise", base)
-    encoder = options.pop("encoder", None)
+    encoder, recipe = options.pop("encoder", None), semi.taken(options)
     with readable(base):
         dataset = _load(base, root, options)
     if encoder is not None:
@@ -76,6 +79,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
             reason = f"{base} has no token ids" if encoder else "its value is empty"
             raise ValueError(f"The option encoder of {base} names the text encoder of its token ids; {reason}.")
         dataset = replace(dataset, encoder=encoder)
+    if recipe:
+        dataset = semi.plant(dataset, recipe)
     return standardised(dataset) if wanted else dataset
 
 

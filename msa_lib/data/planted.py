@@ -139,16 +139,17 @@ def recipe_of(name: str, options: Mapping[str, str] | None = None) -> Planted:
 
 
 def drawn_by(name: str, seed: int) -> str:
-    """The data of a run of this seed: "planted?seed=run" means that each run draws its own, by its own seed.
-
-    Any other name stays as it is.
+    """The data of a run of this seed: "planted?seed=run" means that each run draws its own, by its own seed, and so does
+    "PATH?planted_av=0.3&av_seed=run" (semi.py). Any other name stays as it is.
     """
     from msa_lib.data import split_options
 
     base, options = split_options(name)
-    if base not in PRESETS or options.get("seed") != "run":
+    draws = ("seed",) * (base in PRESETS) + ("av_seed",) * ("planted_av" in options)
+    if not any(options.get(key) == "run" for key in draws):
         return name
-    return f"{base}?" + "&".join(f"{key}={seed if key == 'seed' else text}" for key, text in options.items())
+    told = {key: str(seed) if key in draws and text == "run" else text for key, text in options.items()}
+    return f"{base}?" + "&".join(f"{key}={text}" for key, text in told.items())
 
 
 def _parse(key: str, text: str, default):
@@ -301,7 +302,7 @@ def axes_of(recipe: Planted, m: int, k: int) -> np.ndarray:
     return (q * np.sign(np.diag(r))).T.astype(np.float32)
 
 
-def _features(recipe: Planted, stream: int, m: int, known: Mapping[str, np.ndarray]) -> np.ndarray:
+def features(recipe: Planted, stream: int, m: int, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """[N,T,D] float32 of modality m. Only valid steps are computed; the arithmetic is element by element in float32,
     and the frame noise uniform, so that the bits do not depend on the machine's linear algebra."""
     length, steps, dim = known["lengths"][:, m], recipe.steps[m], recipe.dims[m]
@@ -334,13 +335,13 @@ def _gains(rng: np.random.Generator, length: np.ndarray, valid: np.ndarray) -> n
 def _split(recipe: Planted, split: str) -> Split:
     known = facts(recipe, split)
     stream = 1 + SPLITS.index(split)
-    made = _features if recipe.design == "selection" else designs.features
-    features = {name: torch.from_numpy(made(recipe, stream, m, known)) for m, name in enumerate(MODALITIES)}
+    made = features if recipe.design == "selection" else designs.features
+    drawn = {name: torch.from_numpy(made(recipe, stream, m, known)) for m, name in enumerate(MODALITIES)}
     position = np.arange(len(known["labels"]))
     video = (stream - 1) * 100_000 + position // CLIPS_PER_VIDEO
     truth = {key: value for key, value in known.items() if key not in ("labels", "lengths", "unimodal_labels")}
     return Split(
-        **features,
+        **drawn,
         lengths=torch.from_numpy(known["lengths"]),
         labels=torch.from_numpy(known["labels"].astype(np.float32)),
         ids=tuple(f"planted{v:06d}$_${c}" for v, c in zip(video, position % CLIPS_PER_VIDEO, strict=True)),
