@@ -42,7 +42,7 @@ TRAIN = {"smoke": {"epochs": 2, "batch_size": 16, "lr": 2e-3}, "quick": _CONVERG
 def reported() -> tuple[float, float]:
     """Corr of audio alone and of vision alone as the field reports it: AMSGFN Table 5 (MOSEI), rows A and V."""
     cells = load_reported("amsgfn")
-    corr = cells[(cells["table"] == 5) & (cells["metric"] == "corr")].set_index("row")["value"]
+    corr = cells[(cells["table"] == "5") & (cells["metric"] == "corr")].set_index("row")["value"]
     return float(corr["A"]), float(corr["V"])
 
 
