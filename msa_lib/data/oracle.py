@@ -261,3 +261,10 @@ LEVELS = {
     "ambiguity": _ambiguity_levels,
     "uncertainty": _uncertainty_levels,
 }
+
+
+def expectation(z: np.ndarray, noise: np.ndarray, prior: np.ndarray | float = 0.0) -> np.ndarray:
+    """[N] the mean of s ~ N(0,1) given readings z [N,H or 1,R] of these noise levels, under H hypotheses as in
+    `_posterior`."""
+    belief = _posterior(z, noise, prior=prior)
+    return (belief.weight * belief.mean).sum(-1)

@@ -8,7 +8,7 @@ audio and vision, the same for all arms and, but for the level, the same at all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -71,23 +71,27 @@ def sized(text: str, scale: str) -> str:
     return f"planted?{SIZES[scale]}" if text == "planted" else text
 
 
-def runs_of(text: str, seeds: int, scale: str = "full") -> list[Run]:
-    """The runs on the text of a data set, seed by seed: stopped at any time, all conditions have as many seeds."""
+def runs_of(text: str, names: Sequence[str], seeds: int, scale: str = "full") -> list[Run]:
+    """The runs of the comparisons `names` on the text of a data set, seed by seed: stopped at any time, all conditions
+    have as many seeds."""
+    if unknown := [name for name in names if name not in COMPARISONS]:
+        raise ValueError(f"No comparison {unknown[0]!r}: expected one of {', '.join(COMPARISONS)}.")
     found, asked = [], levels(text, scale)
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for level, control in CONDITIONS:
             data = data_of(sized(text, scale), asked[level], control)
-            for model, arm in arms(level):
+            for model, arm in arms(names, level):
                 switches = MODELS[model].SMALL | MODELS[model].VARIANTS[arm]
                 found.append(Run(model, data, seed, switches, TRAIN[scale], label=arm))
             found += [Run("ridge", data, seed, {"modalities": kept}, label=arm) for arm, kept in RIDGE.items()]
     return found
 
 
-def arms(level: str) -> list[tuple[str, str]]:
+def arms(names: Sequence[str], level: str) -> list[tuple[str, str]]:
     """(model, row) of the networks that are trained at a level, each once."""
-    models = dict.fromkeys(model for model, _ in COMPARISONS.values())
-    own = [(model, "full") for model in models] + list(COMPARISONS.values())
+    compared = [COMPARISONS[name] for name in names]
+    models = dict.fromkeys(model for model, _ in compared)
+    own = [(model, "full") for model in models] + compared
     return own + [(model, ALONE) for model in models if level == "none"]
 
 
