@@ -139,8 +139,8 @@ def recipe_of(name: str, options: Mapping[str, str] | None = None) -> Planted:
 
 
 def drawn_by(name: str, seed: int) -> str:
-    """The data of a run of this seed: "planted?seed=run" means that each run draws its own, by its own seed, and so does
-    "PATH?planted_av=0.3&av_seed=run" (semi.py). Any other name stays as it is.
+    """The data of a run of this seed: "planted?seed=run" means that each run draws its own, by its own seed, and so
+    does "PATH?planted_av=0.3&av_seed=run" (semi.py). Any other name stays as it is.
     """
     from msa_lib.data import split_options
 
