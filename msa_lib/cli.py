@@ -91,8 +91,12 @@ def _parser() -> argparse.ArgumentParser:
 
     mechanisms = _verb(verbs, "mechanisms", _mechanisms, "train each mechanism against its ablation on planted designs")
     mechanisms.add_argument("names", nargs="*", metavar="NAME", help="comparisons, or groups of rows (default: all)")
-    mechanisms.add_argument(
+    instead = mechanisms.add_mutually_exclusive_group()
+    instead.add_argument(
         "--components", action="store_true", help="instead: the papers' tables of components, on ordinary planted data"
+    )
+    instead.add_argument(
+        "--text", metavar="DATA", help="instead: this text with its labels and splits, audio and vision planted"
     )
     mechanisms.add_argument("--seeds", type=_count, default=5, help="how many; each draws its own data (default: 5)")
     mechanisms.add_argument("--draws", type=_count, help="instead: so many draws of the data, --seeds seeds on each")
@@ -265,10 +269,11 @@ def _tables(options) -> int:
 def _mechanisms(options) -> int:
     from tqdm import tqdm
 
-    from msa_lib.study import components, mechanisms
+    from msa_lib.study import components, doses, mechanisms
 
-    kind = components if options.components else mechanisms
-    runs = kind.runs_of(options.names or kind.NAMES, options.seeds, options.scale, options.draws or 0)
+    kind = doses if options.text else components if options.components else mechanisms
+    which = {"text": options.text} if options.text else {}
+    runs = kind.runs_of(options.names or kind.NAMES, options.seeds, options.scale, options.draws or 0, **which)
     until = options.minutes and time.time() + 60 * options.minutes
     done = list(tqdm(mechanisms.trained(runs, options.store, until), total=len(runs), desc="mechanisms", unit="run"))
     rows = kind.rows_of(done, options.store)
@@ -279,7 +284,8 @@ def _mechanisms(options) -> int:
         print(f"{len(done)} of {len(runs)} runs are there; the same command goes on.", file=sys.stderr)
     if len(rows):
         means = rows.groupby(kind.WHICH)["mae"].agg(["mean", "std", "count"])
-        print("Test MAE on planted (synthetic) data; std is the sample SD over seeds")
+        what = "a text with planted audio and vision" if options.text else "planted (synthetic) data"
+        print(f"Test MAE on {what}; std is the sample SD over seeds")
         print(means.to_string(float_format=lambda x: f"{x:.4f}", na_rep="–"))
     return int(len(rows) < len(done))  # a failed run has no row
 

@@ -98,9 +98,7 @@ def _run(group: Group, label: str, draw: int | str, seed: int, scale: str) -> Ru
 
 def rows_of(runs: Sequence[Run], store: str | Path) -> pd.DataFrame:
     """What the store holds of `runs`, one row each (`COLUMNS`)."""
-    return mechanisms.measured(
-        runs, store, WHICH, lambda run, recipe: (run.data.partition("?")[0], run.model, run.label)
-    )
+    return mechanisms.measured(runs, store, WHICH, lambda run: (run.data.partition("?")[0], run.model, run.label))
 
 
 def ceiling_table() -> pd.DataFrame:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from msa_lib.data import split_options
 from msa_lib.data.oracle import Gain, ceilings, gain
-from msa_lib.data.planted import Planted, recipe_of
+from msa_lib.data.planted import recipe_of
 from msa_lib.models import MODELS
 from msa_lib.runs import Run, execute, finished
 from msa_lib.study.pages import FIRST_SEED
@@ -146,14 +147,17 @@ def trained(runs: Sequence[Run], store: str | Path, until: float | None = None) 
 
 def rows_of(runs: Sequence[Run], store: str | Path) -> pd.DataFrame:
     """What the store holds of `runs`, one row each (`COLUMNS`)."""
-    return measured(runs, store, WHICH, lambda run, recipe: (recipe.design, recipe.control, run.model, run.label))
+
+    def which(run: Run) -> tuple:
+        recipe = recipe_of(run.data)
+        return recipe.design, recipe.control, run.model, run.label
+
+    return measured(runs, store, WHICH, which)
 
 
-def measured(
-    runs: Sequence[Run], store: str | Path, which: Sequence[str], of: Callable[[Run, Planted], tuple]
-) -> pd.DataFrame:
-    """What the store holds of `runs` on planted data, one row each: the columns `which`, as `of` gives them from a run
-    and the recipe of its data, and `MEASURED`."""
+def measured(runs: Sequence[Run], store: str | Path, which: Sequence[str], of: Callable[[Run], tuple]) -> pd.DataFrame:
+    """What the store holds of `runs` on planted data, one row each: the columns `which`, as `of` gives them from a run,
+    and `MEASURED`."""
     lines = []
     for run in runs:
         found = finished([run], store)
@@ -161,9 +165,14 @@ def measured(
         if not len(test):
             continue
         score = dict(zip(test["metric"], test["value"], strict=True))
-        recipe, first = recipe_of(run.data), test.iloc[0]
-        line = dict(zip(which, of(run, recipe), strict=True))
-        line |= {"draw": recipe.seed, "seed": run.seed, "mae": score["mae"], "corr": score["corr"]}
+        first, options = test.iloc[0], split_options(run.data)[1]
+        line = dict(zip(which, of(run), strict=True))
+        line |= {
+            "draw": int(options.get("av_seed", options.get("seed", 0))),
+            "seed": run.seed,
+            "mae": score["mae"],
+            "corr": score["corr"],
+        }
         line |= {name: first[name] for name in ("best_epoch", "epochs", "run")}
         environment = json.loads((Path(store) / first["run"] / "env.json").read_text())
         lines.append(line | {"seconds": round(environment["seconds"], 1)})

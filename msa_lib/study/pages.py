@@ -241,6 +241,7 @@ PAGES: dict[str, Page] = {
         | REFERENCE_ROWS,
         on_demand=True,
     ),
+    "semi_synthetic": Page("Real text, planted audio and vision: do the mechanisms pay?", "", {}, on_demand=True),
     "components": Page("The tables of components, trained until they converge", "", {}, on_demand=True),
     "speed": Page("What a training step costs", "", {}, on_demand=True),
     "paper_audit": Page("The papers audited, without training", "", {}, figures=True),

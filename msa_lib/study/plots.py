@@ -253,6 +253,44 @@ def gains(found: pd.DataFrame, margin: float) -> Figure:
     return _titled(figure, "What each mechanism is worth", True)
 
 
+def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: bool) -> Figure:
+    """Errors by how much audio and vision tell (`doses.worth`), then the gain of each mechanism (`doses.table`); a
+    hollow square is the highest level with the cue hidden."""
+    names = list(found["comparison"].unique())
+    columns = math.ceil((len(names) + 1) / 2)
+    figure, axes = plt.subplots(2, columns, figsize=(3.9 * columns, 7.4))
+    first, *panels = axes.flat
+    shown = errors[errors["control"] == "positive"]
+    styles = {"ridge T": ":", "ridge": "-", "no cue": "--", "cue": "-.", "amsgfn": "-", "dsrf": "-"}
+    said = {"ridge T": "ridge, text alone", "no cue": "oracle, no cue", "cue": "oracle, cue",
+            "amsgfn": "AMSGFN", "dsrf": "DSRF"}  # fmt: skip
+    colours = dict(zip(styles, ("0.5", "0.5", ROW_COLOURS[3], ROW_COLOURS[3], ROW_COLOURS[1], ROW_COLOURS[2]),
+                       strict=True))  # fmt: skip
+    for name, style in styles.items():
+        first.plot(shown["dose"], shown[name], style, color=colours[name], marker="o", ms=4, label=said.get(name, name))
+    first.set(title="test MAE", ylim=(0, None))
+    first.legend(fontsize=8)
+    low, high = found["low"].min(), found["high"].max()
+    for axis, name in zip(panels, names, strict=False):
+        axis.axhspan(-margin, margin, color="0.9", zorder=0)
+        axis.axhline(0, color="0.4", lw=1)
+        for control, marker, fill, line, aside in (
+            ("positive", "o", "black", "-", 0.0),
+            ("negative", "s", "white", "", 0.04),
+        ):
+            part = found[(found["comparison"] == name) & (found["control"] == control)]
+            reach = np.abs(part[["low", "high"]].to_numpy().T - part["gain"].to_numpy())
+            axis.errorbar(part["dose"] + aside, part["gain"], reach, fmt=marker + line, color="black", mfc=fill, ms=6,
+                          capsize=3, lw=1, zorder=3)  # fmt: skip
+        axis.set(title=name, ylim=(max(low, -1.0) * 1.1, min(high, 1.0) * 1.1))
+    for axis in panels[len(names) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test MAE" if axis is first else "gain in MAE")
+    figure.supxlabel("correlation of audio's and vision's evidence with the label (mean of the two)", fontsize=11)
+    return _titled(figure, "Real text, planted audio and vision: does the mechanism pay?", synthetic)
+
+
 def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure:
     """By how much each row is behind `own`, with its interval: columns row, lead, low, high (own better: positive)."""
     figure, axis = plt.subplots(figsize=(8, 0.36 * len(found) + 1.4))
