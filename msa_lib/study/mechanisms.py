@@ -167,12 +167,8 @@ def measured(runs: Sequence[Run], store: str | Path, which: Sequence[str], of: C
         score = dict(zip(test["metric"], test["value"], strict=True))
         first, options = test.iloc[0], split_options(run.data)[1]
         line = dict(zip(which, of(run), strict=True))
-        line |= {
-            "draw": int(options.get("av_seed", options.get("seed", 0))),
-            "seed": run.seed,
-            "mae": score["mae"],
-            "corr": score["corr"],
-        }
+        line["draw"] = int(options.get("av_seed", options.get("seed", 0)))
+        line |= {"seed": run.seed, "mae": score["mae"], "corr": score["corr"]}
         line |= {name: first[name] for name in ("best_epoch", "epochs", "run")}
         environment = json.loads((Path(store) / first["run"] / "env.json").read_text())
         lines.append(line | {"seconds": round(environment["seconds"], 1)})
