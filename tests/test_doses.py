@@ -89,7 +89,7 @@ def test_a_mechanism_begins_to_pay_where_its_interval_lies_above_0():
     rows = made_up()
     found, slopes = doses.table(rows, gap_of, 0.02), doses.trends(rows, gap_of)
     said = dict(zip(COMPARISONS, doses.answers(found, slopes), strict=True))
-    assert said["selection"].startswith("Selection: begins to pay at half-way; gain in MAE +0.2")
+    assert said["selection"].startswith("Selection: begins to pay at half-way; gain in MAE +0.199 (+0.196 to +0.203)")
     assert "helps; cue hidden " in said["selection"]
     assert said["selection"].endswith("6 seeds.")
     assert "begins to pay at none, where audio and vision tell nothing, so not by them;" in said["routing"]
