@@ -87,9 +87,9 @@ def made_up(n: int = 6) -> pd.DataFrame:
 
 def test_a_mechanism_begins_to_pay_where_its_interval_lies_above_0():
     rows = made_up()
-    found, slopes = doses.table(rows, gap_of, 0.02), doses.trends(rows, gap_of)
+    found, slopes = doses.table(rows, 0.02), doses.trends(rows)
     said = dict(zip(COMPARISONS, doses.answers(found, slopes), strict=True))
-    assert said["selection"].startswith("Selection: begins to pay at half-way; gain in MAE +0.199 (+0.196 to +0.203)")
+    assert said["selection"].startswith("Selection: begins to pay at half-way; gain in MAE +0.199 (+0.19")
     assert "helps; cue hidden " in said["selection"]
     assert said["selection"].endswith("6 seeds.")
     assert "begins to pay at none, where audio and vision tell nothing, so not by them;" in said["routing"]
@@ -100,18 +100,33 @@ def test_a_mechanism_begins_to_pay_where_its_interval_lies_above_0():
     assert trend.loc["selection", "low"] > 0 > trend.loc["routing", "low"]
     assert len(found) == len(COMPARISONS) * len(CONDITIONS)
     one = made_up(1)
-    assert doses.answers(doses.table(one, gap_of, 0.02), doses.trends(one, gap_of))[0].endswith("for want of seeds.")
+    assert doses.answers(doses.table(one, 0.02), doses.trends(one))[0].endswith("for want of seeds.")
+
+
+def test_one_spread_for_all_conditions_is_as_wide_as_it_says():
+    rng, shown = np.random.default_rng(0), []
+    for _ in range(400):
+        gains = [level + rng.normal(0, 0.03, 3) for level in (0.0, 0.1, 0.2)]
+        shown.append([low <= true <= high for true, (low, high) in zip((0, 0.1, 0.2), _ends(gains), strict=True)])
+    assert np.mean(shown) == pytest.approx(0.95, abs=0.02)
+    alone = np.array([0.1, 0.14, 0.09])
+    assert doses.pooled([alone])[0].interval() == pytest.approx(gap_of(alone, np.zeros(3), paired=True).interval())
+    assert np.isnan(doses.pooled([np.array([0.1]), np.array([0.2])])[0].interval()).all()
+
+
+def _ends(gains):
+    return [gap.interval() for gap in doses.pooled(gains)]
 
 
 def test_what_audio_and_vision_are_worth_to_a_network_at_all():
-    found = doses.over_text(made_up(), gap_of).set_index(["model", "level"])
+    found = doses.over_text(made_up()).set_index(["model", "level"])
     assert found.loc[("amsgfn", "as text"), "gain"] == pytest.approx(0.35, abs=0.01)
     assert found.loc[("dsrf", "none"), "low"] < 0 < found.loc[("dsrf", "none"), "high"]
 
 
 def test_the_picture_shows_every_gain_with_its_interval_and_the_hidden_cue_beside():
     rows = made_up()
-    found = doses.table(rows, gap_of, 0.02)
+    found = doses.table(rows, 0.02)
     first, *panels = plots.doses(doses.worth(rows), found, 0.02, synthetic=False).axes
     assert [axis.get_title() for axis in (first, *panels)] == ["test MAE", *COMPARISONS]
     circles, square = panels[0].containers

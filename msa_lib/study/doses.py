@@ -8,7 +8,8 @@ audio and vision, the same for all rows and, but for the level, the same at all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from msa_lib.models import MODELS
 from msa_lib.reference import fit_ridge, pooled_features, ridge
 from msa_lib.runs import Run
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study.effects import PairedGap, judged, pairs
+from msa_lib.study.effects import judged, pairs
 from msa_lib.study.mechanisms import MEASURED, SIZES, measured
 from msa_lib.study.pages import FIRST_SEED
 from papers_check import load_reported
+from papers_check.judge.intervals import Gap
 
 ROWS = Path(__file__).parent / "doses.csv"  # of the committed runs
 WHICH = ["data", "level", "audio", "vision", "control", "model", "arm"]
@@ -207,58 +209,74 @@ def worth(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=order).sort_index(level=[0, 1], ascending=[False, True]).reset_index()
 
 
-def over_text(rows: pd.DataFrame, gap_of: Callable[..., PairedGap]) -> pd.DataFrame:
+def pooled(gains: Sequence[np.ndarray]) -> list[Gap]:
+    """The mean gain of each condition, seeds [n] in each, with one spread for all of them: that within conditions,
+    which a mechanism's gains are taken to have in common. A few seeds at several levels are thus worth more than at
+    one; without two seeds anywhere no gain has an interval."""
+    freedom = sum(len(part) - 1 for part in gains)
+    squares = sum(((part - part.mean()) ** 2).sum() for part in gains)
+    spread = np.sqrt(squares / freedom) if freedom else np.nan
+    return [Gap(float(g.mean()), float(spread / np.sqrt(len(g))), freedom, "pooled", np.nan) for g in gains]
+
+
+def over_text(rows: pd.DataFrame) -> pd.DataFrame:
     """What audio and vision are worth to each full network at each level, over the network that reads text alone."""
     lines = []
     for model in dict.fromkeys(model for model, _ in COMPARISONS.values()):
         own = rows[(rows["model"] == model) & (rows["control"] == "positive")]
         alone = own[own["arm"] == ALONE]
+        at = {level: own[(own["level"] == level) & (own["arm"] == "full")] for level in LEVELS}
+        gains = {level: np.subtract(*pairs(pd.concat([alone, full]), ALONE, "full")) for level, full in at.items()}
+        gains = {level: values for level, values in gains.items() if len(values)}
+        for (level, values), gap in zip(gains.items(), pooled(list(gains.values())), strict=True):
+            low, high = gap.interval(0.05 / len(LEVELS))
+            line = {"model": model, "level": level, "seeds": len(values), "gain": gap.gap}
+            lines.append(line | {"low": low, "high": high})
+    return pd.DataFrame(lines)
+
+
+def table(rows: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """One line per comparison and condition of the `rows` (as `rows_of`): the gain in MAE, seed by seed, and the word
+    of `effects.judged`. The intervals hold at 95 % for the conditions of one comparison together; their spread is
+    `pooled` over these."""
+    lines = []
+    for name in COMPARISONS:
+        both = _both(rows, name)
+        gains = [np.subtract(without, full) for _, without, full in both]
+        for (line, without, full), gap in zip(both, pooled(gains), strict=True):
+            told = line | {"seeds": len(full), "full": full.mean(), "without": without.mean()}
+            lines.append({"comparison": name} | told | judged(gap, margin, len(CONDITIONS))._asdict())
+    return pd.DataFrame(lines)
+
+
+def _both(rows: pd.DataFrame, name: str) -> list[tuple[dict, np.ndarray, np.ndarray]]:
+    """Each condition that has runs of a comparison, the errors [n] without the mechanism and with it, seed by seed."""
+    model, arm = COMPARISONS[name]
+    found = []
+    for control in CUES:
         for level in LEVELS:
-            both = pd.concat([alone, own[(own["level"] == level) & (own["arm"] == "full")]])
-            without, full = pairs(both, ALONE, "full")
-            if len(full) > 1:
-                gap = gap_of(without, full, paired=True)
-                low, high = gap.interval(0.05 / len(LEVELS))
-                line = {"model": model, "level": level, "seeds": len(full), "gain": gap.gap, "low": low, "high": high}
-                lines.append(line)
-    return pd.DataFrame(lines)
+            there = rows[(rows["level"] == level) & (rows["control"] == control) & (rows["model"] == model)]
+            without, full = pairs(there, arm, "full")
+            if len(full):
+                found.append(({"control": control, "level": level, "dose": dose(there).iloc[0]}, without, full))
+    return found
 
 
-def table(rows: pd.DataFrame, gap_of: Callable[..., PairedGap], margin: float) -> pd.DataFrame:
-    """One line per comparison and condition: the gain in MAE, seed by seed, and the word of `effects.judged`. The
-    intervals hold at 95 % for the conditions of one comparison together.
-
-    `rows`: as `rows_of`; `gap_of(a, b, paired=True)` takes the gap of two arrays.
-    """
+def trends(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per comparison: by how much the gain grows with the dose, per 0.1 of correlation (least squares through
+    the means of the levels), with an interval at 95 % for all comparisons together, of the `pooled` spread."""
     lines = []
-    for name, (model, arm) in COMPARISONS.items():
-        for control in CUES:
-            for level in LEVELS:
-                there = rows[(rows["level"] == level) & (rows["control"] == control) & (rows["model"] == model)]
-                without, full = pairs(there, arm, "full")
-                if len(full) > 1:
-                    effect = judged(gap_of(without, full, paired=True), margin, len(CONDITIONS))
-                    line = {"comparison": name, "control": control, "level": level, "dose": dose(there).iloc[0]}
-                    line |= {"seeds": len(full), "full": full.mean(), "without": without.mean()}
-                    lines.append(line | effect._asdict())
-    return pd.DataFrame(lines)
-
-
-def trends(rows: pd.DataFrame, gap_of: Callable[..., PairedGap]) -> pd.DataFrame:
-    """One line per comparison: by how much the gain grows with the dose, per 0.1 of correlation; a slope for each seed,
-    and their interval, at 95 % for all comparisons together."""
-    lines = []
-    for name, (model, arm) in COMPARISONS.items():
-        own = rows[(rows["model"] == model) & (rows["control"] == "positive")].assign(dose=dose)
-        mae = own.pivot_table(index="seed", columns=["arm", "dose"], values="mae")
-        if not {arm, "full"} <= set(own["arm"]):
-            continue
-        gains = (mae[arm] - mae["full"]).dropna(axis=1, how="all").dropna()
-        if len(gains) > 1 and gains.shape[1] > 1:
-            slopes = np.polyfit(gains.columns.to_numpy(float), gains.to_numpy().T, 1)[0] / 10
-            low, high = gap_of(slopes, np.zeros(len(slopes)), paired=True).interval(0.05 / len(COMPARISONS))
-            lines.append({"comparison": name, "slope": slopes.mean(), "low": low, "high": high, "seeds": len(slopes)})
-    return pd.DataFrame(lines, columns=["comparison", "slope", "low", "high", "seeds"])
+    for name in COMPARISONS:
+        both = [part for part in _both(rows, name) if part[0]["control"] == "positive"]
+        gaps = pooled([np.subtract(without, full) for _, without, full in both])
+        x = np.array([line["dose"] for line, _, _ in both])
+        if len(x) > 1:
+            weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() / 10
+            slope = float(weights @ [gap.gap for gap in gaps])
+            error = float(np.sqrt(weights**2 @ np.square([gap.error for gap in gaps])))
+            low, high = replace(gaps[0], gap=slope, error=error).interval(0.05 / len(COMPARISONS))
+            lines.append({"comparison": name, "levels": len(x), "slope": slope, "low": low, "high": high})
+    return pd.DataFrame(lines, columns=["comparison", "levels", "slope", "low", "high"])
 
 
 def answers(found: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
@@ -267,7 +285,7 @@ def answers(found: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
     for name in COMPARISONS:
         lines = found[found["comparison"] == name] if len(found) else found
         own = lines[lines["control"] == "positive"].set_index("level") if len(lines) else lines
-        if "as text" not in own.index or name not in trend.index:
+        if "as text" not in own.index or name not in trend.index or np.isnan(own.loc["as text", "low"]):
             said.append(f"{name}: undecided for want of seeds.")
             continue
         top, grows = own.loc["as text"], trend.loc[name]
