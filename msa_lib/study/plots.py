@@ -258,7 +258,7 @@ def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: b
     hollow square is the highest level with the cue hidden."""
     names = list(found["comparison"].unique())
     columns = math.ceil((len(names) + 1) / 2)
-    figure, axes = plt.subplots(2, columns, figsize=(3.9 * columns, 7.4))
+    figure, axes = plt.subplots(2, columns, figsize=(3.9 * columns, 7.4), squeeze=False)
     first, *panels = axes.flat
     shown = errors[errors["control"] == "positive"]
     styles = {"ridge T": ":", "ridge": "-", "no cue": "--", "cue": "-.", "amsgfn": "-", "dsrf": "-"}
