@@ -288,7 +288,8 @@ def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: b
     for axis in axes[:, 0]:
         axis.set_ylabel("test MAE" if axis is first else "gain in MAE")
     figure.supxlabel("correlation of audio's and vision's evidence with the label (mean of the two)", fontsize=11)
-    return _titled(figure, "Real text, planted audio and vision: does the mechanism pay?", synthetic)
+    text = "Planted" if synthetic else "Real"
+    return _titled(figure, f"{text} text, planted audio and vision: does the mechanism pay?", synthetic)
 
 
 def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure:
