@@ -206,7 +206,7 @@ class LabelGeneration(Procedure):
             target = self.target(i, t)
             self.memory["labels"][i, 1:] = (n - 1) / (n + 1) * self.memory["labels"][i, 1:] + 2 / (n + 1) * target
         for name, features in zip(HEADS, t[:4], strict=True):
-            self.memory[name][i] = features
+            self.memory[name][i] = features.to(self.memory[name].dtype)  # in bfloat16 training they come shorter
 
     def target(self, index: Tensor, t: Trace) -> Tensor:
         """Labels generated for samples of the training set, by what was in memory before them: [B,M]."""

@@ -7,8 +7,7 @@ The state after each epoch is saved, so that a run killed at any moment continue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,8 @@ from msa_lib import models  # not its names: a model file imports the procedure 
 from msa_lib.data import Batch, Dataset, Split
 from msa_lib.metrics import evaluate, nonzero, swapped_f1
 from msa_lib.switches import checked
+from msa_lib.train import arithmetic
+from msa_lib.train.arithmetic import Precision
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import State, load_weights, trained_names, trained_weights
 
@@ -47,6 +48,8 @@ class TrainConfig:
     drop_last: bool = True  # contrastive terms depend on the batch size
     bucket: int = 1  # > 1: batches of like length, sorted within that many shuffled batches; less padding
     stack: tuple[int, ...] = ()  # seeds that train at once as one batched model (stacked.py): msa run --stack N
+    precision: Precision = "float32"  # of the products in a training step (arithmetic.py)
+    compiled: bool = False  # the network by torch.compile: for a GPU; on a CPU slower, and a minute or two to begin
     threads: int = 1  # CPU threads: the order of sums, and so the last bits, depend on it
     switches: Mapping = field(default_factory=dict)  # of the model
 
@@ -107,7 +110,7 @@ def fit(
     if folder is not None and len(seeds) != 1:
         raise ValueError(f"A folder holds the state of one seed; {len(seeds)} were given.")
     dataset = dataset.to(device)
-    with threads_of(config):
+    with arithmetic.computing(config.threads, config.precision):
         return [_fit_seed(model_name, dataset, config, seed, device, folder, report) for seed in seeds]
 
 
@@ -118,19 +121,12 @@ def requested(model_name: str, config, seeds: Sequence[int], device: str) -> Tra
     if model_name not in models.MODELS:
         raise ValueError(f"No model {model_name!r}: expected one of {', '.join(models.MODELS)}.")
     check_device(device)
+    arithmetic.check(config.precision, device)
+    if config.stack and config.compiled:
+        raise ValueError("compiled=True and stack do not go together; expected one of them.")
     if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
         raise ValueError(f"seeds hold {twice[0]} more than once; expected every seed once.")
     return config
-
-
-@contextmanager
-def threads_of(config: TrainConfig) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_device(device: str) -> None:
@@ -144,6 +140,8 @@ class Training:
     def __init__(self, model_name: str, dataset: Dataset, config: TrainConfig, seed: int, device: str) -> None:
         torch.manual_seed(seed)
         self.network = models.build_model(model_name, dataset, **config.switches).to(device)
+        if config.compiled:
+            self.network.compile(fullgraph=True, dynamic=True)  # one graph for batches of all widths
         size = sum(p.numel() for p in self.network.parameters())
         self.result = RunResult(model_name, seed, "failed", n_parameters=size)
         self.names = trained_names(self.network)  # before a procedure freezes some for a while
@@ -229,7 +227,8 @@ def _train_epoch(procedure: Procedure, shuffle: torch.Generator, epoch: int) -> 
 
 
 def _train_pass(procedure: Procedure, name: str, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
-    values, names = losses_of((procedure.step(batch, name) for batch in batches), name)
+    with arithmetic.of_a_step(procedure.config.precision, procedure.dataset.train.device):
+        values, names = losses_of((procedure.step(batch, name) for batch in batches), name)
     return mean_terms(values, names, f"epoch {epoch}" if name == "main" else f"pass {name!r} of epoch {epoch}")
 
 

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from msa_lib import models
 from msa_lib.data import Batch, Dataset
+from msa_lib.train import arithmetic
 from msa_lib.train.loop import (
     RunResult,
     TrainConfig,
@@ -29,7 +30,6 @@ from msa_lib.train.loop import (
     losses_of,
     mean_terms,
     requested,
-    threads_of,
 )
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.state import packed, random_state, set_random_state, unpacked, write_atomically
@@ -61,7 +61,7 @@ def fit_stacked(
     if problem := unstackable(model_name):
         raise ValueError(problem)
     dataset = dataset.to(device)
-    with threads_of(config):
+    with arithmetic.computing(config.threads, config.precision):
         runs = [Training(model_name, dataset, config, seed, device) for seed in seeds]
         return _train(runs, Stack([run.procedure for run in runs]), folder, report)
 
@@ -165,7 +165,8 @@ def _train(
     try:
         while going := [run for run in runs if not run.over]:
             epoch = len(going[0].result.history) + 1
-            values, names = losses_of(stack.step(batch) for batch in stack.batches([run.shuffle for run in runs]))
+            with arithmetic.of_a_step(stack.config.precision, stack.device):
+                values, names = losses_of(stack.step(batch) for batch in stack.batches([run.shuffle for run in runs]))
             stack.hand_out()
             for run, losses in zip(runs, values.unbind(1), strict=True):  # [steps,terms]
                 if run in going:

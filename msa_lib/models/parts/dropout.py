@@ -30,10 +30,10 @@ class Dropout(nn.Dropout):
 
 
 def draws_here(x: Tensor) -> bool:
-    """Whether masks for x can be drawn by `kept`: on the CPU, not while compiling or under torch.func."""
+    """Whether masks for x can be drawn by `kept`: on the CPU, not in bfloat16, while compiling or under torch.func."""
     if torch.compiler.is_compiling():
         return False
-    return x.device.type == "cpu" and torch._C._functorch.maybe_current_level() is None
+    return x.device.type == "cpu" and x.dtype != torch.bfloat16 and torch._C._functorch.maybe_current_level() is None
 
 
 def kept(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
