@@ -1,6 +1,7 @@
 """Test samples with a noisy or missing modality."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from toy import DATA, dataset
@@ -80,3 +81,76 @@ def test_modalities_that_the_data_lack_are_left_out():
         split.host_lengths[:, 2] = 0
     found = corruption.curves([lambda split: np.linspace(-1, 1, len(split))], data)
     assert set(found["modality"]) == {"text", "audio"}
+
+
+def test_frames_are_zeros_in_a_share_of_the_valid_steps():
+    test = load_dataset("planted?train=8&valid=4&test=200").test
+    lost = {rate: corruption.frames(test, 2, rate) for rate in (0.0, 0.3, 1.0)}
+    valid = steps_mask(test.lengths[:, 2], test.vision.shape[1])
+    gone = {rate: (split.vision == 0).all(-1)[valid] for rate, split in lost.items()}
+    assert not gone[0.0].any()
+    assert gone[1.0].all()
+    assert gone[0.3].float().mean() == pytest.approx(0.3, abs=0.04)
+    assert (lost[0.3].lengths == test.lengths).all()
+    assert lost[0.3].text is test.text
+
+
+def test_shuffled_steps_stay_within_the_valid_steps_of_their_sample():
+    test = load_dataset("planted?train=8&valid=4&test=60").test
+    valid = steps_mask(test.lengths[:, 1], test.audio.shape[1])
+    for rate, least, most in ((0.0, 0.0, 0.0), (0.5, 0.25, 0.5), (1.0, 0.6, 0.95)):
+        moved = corruption.shuffled(test, 1, rate).audio
+        share = (moved != test.audio).any(-1)[valid].float().mean()
+        assert least <= share <= most
+        assert not moved[~valid].any()
+        torch.testing.assert_close(moved.sort(1).values, test.audio.sort(1).values)
+        torch.testing.assert_close(moved.square().sum(-1).sort(1).values, test.audio.square().sum(-1).sort(1).values)
+
+
+def test_a_mispaired_modality_is_that_of_another_sample_with_its_length():
+    test = load_dataset("planted-sims?train=8&valid=4&test=40").test
+    split = corruption.mispaired(test, 1, 0.5)
+    other = [next(j for j in range(40) if (test.audio[j] == x).all()) for x in split.audio]
+    assert sum(i != j for i, j in enumerate(other)) == 20
+    assert (split.lengths[:, 1] == test.lengths[other, 1]).all()
+    assert (split.lengths[:, [0, 2]] == test.lengths[:, [0, 2]]).all()
+    assert (split.host_lengths == split.lengths).all()
+    assert split.labels is test.labels
+
+
+def test_token_ids_go_with_the_text():
+    from dataclasses import replace
+
+    test = load_dataset("planted?train=8&valid=4&test=30").test
+    tokens = torch.arange(30 * 3 * 24).reshape(30, 3, 24) + 1
+    test = replace(test, tokens=tokens)
+    where = test.text.square().sum(-1)
+    shuffled = corruption.shuffled(test, 0, 1.0)
+    for i in (0, 7):
+        n = int(test.lengths[i, 0])
+        moved = [int((where[i, :n] == x).nonzero()[0]) for x in shuffled.text[i, :n].square().sum(-1)]
+        assert shuffled.tokens[i, 0, :n].tolist() == tokens[i, 0, moved].tolist()
+    assert corruption.frames(test, 0, 1.0).tokens.eq(0).all()
+    assert corruption.mispaired(test, 0, 1.0).tokens.flatten(1)[:, 0].sort().values.tolist() == tokens[:, 0, 0].tolist()
+    assert corruption.mispaired(test, 1, 1.0).tokens is tokens
+
+
+def test_curves_of_every_kind_and_the_area_under_them():
+    data = load_dataset(DATA)
+    found = corruption.curves([lambda split: split.text.mean((1, 2)).numpy()], data, kinds=corruption.KINDS)
+    assert list(found["kind"].unique()) == list(corruption.KINDS)
+    assert (found.groupby(["kind", "modality"])["level"].count() == 4).all()
+    assert found[found["modality"] == "audio"]["mae"].nunique() == 1  # a guess by text does not see it
+    assert found[(found["modality"] == "text") & (found["kind"] == "noise")]["mae"].nunique() == 4
+
+
+def test_area_is_the_mean_loss_over_the_curve_and_the_share_that_of_the_lead():
+    lines = [("a", 0, 1.0), ("a", 2, 1.5), ("a", 1, 1.2), ("b", 0, 2.5), ("b", 2, 2.5), ("b", 1, 2.5)]
+    curves = pd.DataFrame(lines, columns=["row", "level", "mae"]).assign(seed=1, kind="noise", modality="text")
+    found = corruption.areas(curves).set_index("row")
+    assert found.loc["a", "area"] == pytest.approx((0.1 + 0.35) / 2)  # trapezes of 0, 0.2, 0.5 over width 2
+    assert found.loc["a", "clean"] == 1.0
+    assert found.loc["b", "area"] == 0
+    share = corruption.share_lost(found, constant=2.0)
+    assert share["a"] == pytest.approx(0.225)
+    assert np.isnan(share["b"])  # worse than a constant: nothing to lose

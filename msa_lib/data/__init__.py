@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from msa_lib.data import degraded
 from msa_lib.data.dataset import Batch, Dataset, Split, standardised
 
 __all__ = ["Batch", "Dataset", "Split", "files_of", "load_dataset", "short_name", "split_options"]
@@ -61,9 +62,10 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     Real names look under `root` (their packed form, `<name>.packed`, first; aligned=yes or aligned=no chooses). Options
     follow a question mark, as in a web address: "planted?cue=hidden&train=200", "pooled.npz?split=split_bclstm",
     "mosi?aligned=no"; those of a file are in `readers.read`. Any data set takes standardise=yes: features by the mean
-    and deviation of the training steps (the papers do not say). One with token ids takes encoder=PATH: where the text
-    encoder lies that they are for (a folder or hub id), if not under its name. One with text takes planted_av=A,V, with
-    av_cue and av_seed: audio and vision are planted, and tell as much of the label as is asked (semi.py).
+    and deviation of the training steps (the papers do not say), and train_share=0.5 or label_noise=0.5: poorer training
+    data (`degraded`). One with token ids takes encoder=PATH: where the text encoder lies that they are for (a folder or
+    hub id), if not under its name. One with text takes planted_av=A,V, with av_cue and av_seed: audio and vision are
+    planted, and tell as much of the label as is asked (semi.py).
 
     Raises ValueError or FileNotFoundError with one sentence naming what is missing and what was expected.
     """
@@ -72,6 +74,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     base, options = split_options(name)
     wanted = yes_or_no(options, "standardise", base)
     encoder, recipe = options.pop("encoder", None), semi.taken(options)
+    poorer = {key: options.pop(key) for key in degraded.OPTIONS if key in options}
     with readable(base):
         dataset = _load(base, root, options)
     if encoder is not None:
@@ -81,6 +84,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
         dataset = replace(dataset, encoder=encoder)
     if recipe:
         dataset = semi.plant(dataset, recipe)
+    dataset = degraded.by_options(dataset, poorer)
     return standardised(dataset) if wanted else dataset
 
 

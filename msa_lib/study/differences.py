@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,3 +45,17 @@ def word(line: Mapping) -> str:
     if not line["p_holm"] < ALPHA or line["n"] < FLOOR:
         return "undecided"
     return "better" if line["gap"] > 0 else "worse"
+
+
+def spread(found: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """A value over the seeds of each group: columns `by`; mean; low, high: its 95 % interval; seeds.
+
+    Below `FLOOR` seeds there is no interval. Groups keep the order in which they come; seeds are told by `seed`.
+    """
+    lines = []
+    for key, part in found.groupby(list(by), sort=False):
+        values = part.groupby("seed")[value].mean().dropna().to_numpy()
+        enough = len(values) >= FLOOR
+        interval = gap_of(values, np.zeros(len(values)), paired=True).interval() if enough else (np.nan, np.nan)
+        lines.append((*key, values.mean() if len(values) else np.nan, *interval, len(values)))
+    return pd.DataFrame(lines, columns=[*by, "mean", "low", "high", "seeds"])

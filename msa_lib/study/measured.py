@@ -6,12 +6,13 @@ tables are what the reference run keeps of a network, which is itself too large 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from msa_lib import MODALITIES, runs
+from msa_lib.models import MODELS
 from msa_lib.models.dsrf import FACTORS
 from msa_lib.reference import fit_ridge, pooled_features
 from msa_lib.study import corruption, probes
@@ -63,14 +64,21 @@ def routing(page: Shown, device: str = "cpu") -> dict[str, pd.DataFrame]:
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
 
 
-def robustness(page: Shown, device: str = "cpu") -> dict[str, pd.DataFrame]:
-    """curves: row, seed, kind, modality, level, mae, corr of every network, and of ridge, under corrupted tests."""
-    ridge = fit_ridge(page.data)
-    networks = [runs.network(run, page.store) for run in page.runs]
+def robustness(
+    page: Shown, device: str = "cpu", kinds: Sequence[str] = ("noise", "missing"), constant: bool = False
+) -> dict[str, pd.DataFrame]:
+    """curves: row, seed, kind, modality, level, mae, corr of every network, and of ridge, under corrupted tests.
+
+    With `constant` also of the label mean, which nothing can corrupt.
+    """
+    ridge, mean = fit_ridge(page.data), float(page.data.train.labels.mean())
+    trained = [run for run in page.runs if run.model in MODELS]
+    networks = [runs.network(run, page.store) for run in trained]
     predictors = [lambda split, net=net: predict(net, split, 128, ())["predictions"] for net in networks]
     predictors.append(lambda split: ridge.predict(pooled_features(split)))
-    found = corruption.curves(predictors, page.data.to(device))
-    names, seeds = [*(run.label for run in page.runs), "ridge"], [*(run.seed for run in page.runs), 0]
+    predictors += [lambda split: np.full(len(split), mean)] if constant else []
+    found = corruption.curves(predictors, page.data.to(device), kinds=kinds)
+    names, seeds = [*(run.label for run in trained), "ridge", "label mean"], [*(run.seed for run in trained), 0, 0]
     found["row"], found["seed"] = found["predictor"].map(names.__getitem__), found["predictor"].map(seeds.__getitem__)
     return {"curves": found.drop(columns="predictor")}
 

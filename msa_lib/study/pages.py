@@ -79,6 +79,7 @@ class Page:
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
     `on_demand`: shown only when named, for its runs are many and no printed table needs them.
+    `renewed_with`: parameters of the notebook with which the reference run's tables are made.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Page:
     whole: bool = False
     on_demand: bool = False
     figures: bool = False
+    renewed_with: Mapping = field(default_factory=dict)
 
     @property
     def printed(self) -> tuple[str, ...]:
@@ -253,5 +255,12 @@ PAGES: dict[str, Page] = {
         "mosi",
         _variants("dsrf", "full", "no_usf", "w/o HSF") | {"AMSGFN": ("amsgfn", {})},
         figures=True,
+    ),
+    "robustness": Page(
+        "Damaged test samples, poorer training data: who loses least",
+        "mosi",
+        {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES,
+        figures=True,
+        renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm"},
     ),
 }

@@ -236,6 +236,87 @@ def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
     return _titled(figure, f"{word} with one modality corrupted", synthetic)
 
 
+OWN = {"AMSGFN": ROW_COLOURS[0], "DSRF": ROW_COLOURS[1]}  # among many rows these have a colour, the others are grey
+WORDS = {"noise": "noise / signal (deviations)", "missing": "share of samples without it",
+         "frames": "share of its steps zero", "shuffled": "share of its steps shuffled",
+         "mispaired": "share from another sample", "label noise": "share of labels swapped",
+         "fewer samples": "share of samples left out"}  # fmt: skip
+
+
+def damage(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """MAE against every damage to one modality, means over seeds: columns row, kind, modality, level, mae.
+
+    The two studied models and ridge in their colours, all others grey, the label mean dotted.
+    """
+    present, kinds = list(found["modality"].unique()), list(found["kind"].unique())
+    size = (3 * len(kinds), 2.6 * len(present) + 0.6)
+    figure, axes = plt.subplots(len(present), len(kinds), figsize=size, sharey=True, sharex="col", squeeze=False)
+    for line, modality in zip(axes, present, strict=True):
+        for axis, kind in zip(line, kinds, strict=True):
+            part = found[(found["kind"] == kind) & (found["modality"] == modality)]
+            means = part.pivot_table(index="level", columns="row", values="mae", sort=False)
+            for row in means:
+                axis.plot(means.index, means[row], **_among_many(row), zorder=3 if row in OWN else 2)
+            axis.set_title(f"{modality}: {kind}", fontsize=10)
+            if modality == present[-1]:
+                axis.set_xlabel(WORDS[kind], fontsize=9)
+        line[0].set_ylabel("MAE")
+    handles = {label: handle for handle, label in zip(*axes[0, 0].get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="upper right", fontsize=9, ncols=len(handles))
+    return _titled(figure, "What a damaged modality costs", synthetic)
+
+
+def _among_many(row: str) -> dict:
+    """How the line of a row looks among those of the whole registry."""
+    if row in OWN:
+        return {"color": OWN[row], "label": row, "lw": 2, "marker": "o", "ms": 4}
+    if row in ("ridge", "label mean"):
+        return {"color": "0.25", "label": row, "lw": 1.6, "ls": "--" if row == "ridge" else ":"}
+    return {"color": "0.75", "label": "a baseline, one line each", "lw": 0.9}
+
+
+def losses(cells: pd.DataFrame, whole: pd.DataFrame, synthetic: bool) -> Figure:
+    """Share of its lead that each row loses: by kind and modality (a table), and over all of them with interval.
+
+    `cells`: index row, columns (kind, modality); `whole`: row, mean, low, high, seeds, best first.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 0.31 * len(whole) + 2), width_ratios=(2.2, 1), sharey=True)
+    names = [f"{kind}, {modality}" for kind, modality in cells]
+    sns.heatmap(cells.loc[whole["row"]].to_numpy(), annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False,
+                ax=left, annot_kws={"fontsize": 8}, xticklabels=names, yticklabels=list(whole["row"]))  # fmt: skip
+    left.tick_params(axis="x", rotation=90, labelsize=9)
+    left.tick_params(axis="y", rotation=0)
+    left.set_title("by kind of damage and modality", fontsize=10)
+    place = np.arange(len(whole)) + 0.5
+    for i, line in zip(place, whole.to_dict("records"), strict=True):
+        one = np.isnan(line["low"])
+        reach = None if one else [[line["mean"] - line["low"]], [line["high"] - line["mean"]]]
+        right.errorbar(line["mean"], i, xerr=reach, fmt="o", ms=6, capsize=3, color=OWN.get(line["row"], "0.35"),
+                       mfc="white" if one else None)  # fmt: skip
+    right.set(xlabel="share of the lead over the label mean that is lost")
+    right.set_title("mean of all; bar: 95 % interval; hollow: one seed or none", fontsize=10)
+    return _titled(figure, "Who loses least when test samples are damaged", synthetic)
+
+
+def retrained(found: pd.DataFrame, synthetic: bool) -> Figure:
+    """MAE on clean test samples after training on poorer data: columns row, seed, kind, level, mae; band: all seeds."""
+    kinds, names = list(found["kind"].unique()), list(found["row"].unique())
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.4 * len(kinds), 4.2), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        sns.lineplot(found[found["kind"] == kind], x="level", y="mae", hue="row", style="row", markers=True, ax=axis,
+                     dashes=False, palette=dict(zip(names, _row_colours(names), strict=True)),
+                     errorbar=("pi", 100), legend=kind == kinds[0])  # fmt: skip
+        axis.set(title=kind, xlabel=WORDS[kind], ylabel="test MAE")
+    axes[0, 0].get_legend().set_title("")
+    return _titled(figure, "Trained on poorer data, tested on clean samples; band over seeds", synthetic)
+
+
+def _row_colours(names: Sequence[str]) -> list:
+    """The colours of the two studied models are theirs; other rows take those that are left, in their order."""
+    left = [colour for colour in (*ROW_COLOURS[2:], *_PALETTE) if colour not in OWN.values()]
+    return [OWN[name] if name in OWN else left.pop(0) for name in names]
+
+
 def gains(found: pd.DataFrame, margin: float) -> Figure:
     """Gains of `effects.table`: what was learned with its interval, and what an oracle gains; a panel per control."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 0.5 * found["comparison"].nunique() + 2), sharey=True)

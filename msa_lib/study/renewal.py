@@ -98,6 +98,7 @@ def _draw(name: str, store: Path, seeds: int, root: Path) -> None:
     page, source = PAGES[name], root / "notebooks" / f"{name}.ipynb"
     networks = bool(page.rows) and page.table is None and not page.on_demand
     parameters = {"store": str(store), "seeds": seeds, "scale": SCALE} | ({"train": True} if networks else {})
+    parameters |= page.renewed_with
     content = execute(source, store / "notebooks" / source.name, parameters)
     if networks:
         tables = {table: pd.DataFrame(lines) for table, lines in content["tables"].items()}
