@@ -26,6 +26,7 @@ from msa_lib.notebook_process import run_in_own_process
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # kind of an output that is a live control
 _SHELL_LINE = re.compile(r"^\s*(?:[\w, ]+=\s*)?!", re.MULTILINE)
 
 
@@ -233,15 +234,21 @@ def _read(path: Path) -> NotebookNode:
 
 
 def _store(node: NotebookNode, partial: Path, final: Path) -> None:
-    """Write `node` without what differs between runs or tells of the machine (times, paths, versions), by rename."""
+    """Write `node` without what differs between runs or tells of the machine (times, paths, versions), by rename.
+
+    Widgets go too: without their kernel they are an error message where they stood, and have another id each time.
+    """
     import nbformat
 
+    node.metadata.pop("widgets", None)
     node.metadata.pop("papermill", None)
     node.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     node.metadata["language_info"] = {"name": "python"}
     for cell in node.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
     nbformat.write(node, partial)

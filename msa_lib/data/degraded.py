@@ -24,7 +24,7 @@ def fewer(dataset: Dataset, share: float) -> Dataset:
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(SEED))
     kept = order[: max(1, round(share * len(order)))].sort().values
     note = f"Only {len(kept)} of {len(order)} training samples, drawn at random."
-    return replace(dataset, train=_part(dataset.train, kept), notes=(*dataset.notes, note), fingerprint="")
+    return replace(dataset, train=part(dataset.train, kept), notes=(*dataset.notes, note), fingerprint="")
 
 
 def noisy_labels(dataset: Dataset, share: float) -> Dataset:
@@ -68,7 +68,7 @@ def _passed_on(split: Split, share: float, seed: int) -> Split:
     return replace(split, labels=split.labels[source], unimodal_labels=None if own is None else own[source])
 
 
-def _part(split: Split, index: Tensor) -> Split:
+def part(split: Split, index: Tensor) -> Split:
     """The samples of a split at `index`."""
     there = index.to(split.device)
     names = ("text", "audio", "vision", "lengths", "labels", "unimodal_labels", "tokens")

@@ -1,7 +1,7 @@
 """The study: which notebooks there are and what they show (`pages`), on which data (`standins`), with which runs
 (`rows`), and where their results come from (`shown`: the store, or the committed `reference_run`); what there is of
 the printed tables (`tables`); what stands around a table (`captions`, `label_tables`, `plots`); what figures are drawn
-from (`measured`, with `probes` and `corruption`).
+from (`measured`, with `probes`, `corruption` and `retrained`); one sample seen by networks (`explore`, `sample_plots`).
 
 `batch` runs all of it, `renewal` makes the reference run again, `judging` sets results beside what is printed;
 `msa_lib.notebooks` executes one notebook so that success means success.

@@ -28,6 +28,8 @@ ORDERS = {
     "dsrf": ("w/o HSF", "no_routing", "no_usf", "no_rec_loss"),
 }
 
+REMOVED = {"amsgfn": "t-oriented", "dsrf": "no_routing"}  # the part that each paper is named for: selection, routing
+
 
 def alternatives(model: str) -> dict[str, tuple]:
     """Switch -> the values it could also have, for every open choice of a paper that has one; sizes left out."""
@@ -43,6 +45,20 @@ def alternatives(model: str) -> dict[str, tuple]:
         elif value:  # 0 stands for "none"
             found[name] = tuple(type(value)(value * factor) for factor in FACTORS)
     return found
+
+
+def one_at_a_time(model: str) -> dict[str, dict]:
+    """ "switch=value" -> that switch alone changed, for every alternative that the model takes beside its defaults.
+
+    A choice that one of the printed parts cannot be taken away from (`REMOVED`) is left out as well.
+    """
+    variants = [MODELS[model].VARIANTS[row] for row in ("full", REMOVED[model])]
+    changed = {f"{name}={value}": {name: value} for name, values in alternatives(model).items() for value in values}
+    return {
+        label: switches
+        for label, switches in changed.items()
+        if not any(_refused(model, switches | variant) for variant in variants)
+    }
 
 
 def at_random(model: str, count: int, seed: int = 0) -> dict[str, dict]:

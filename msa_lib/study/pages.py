@@ -263,4 +263,5 @@ PAGES: dict[str, Page] = {
         figures=True,
         renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm"},
     ),
+    "explore": Page("Explore: one sample, any networks", "mosi", {}),
 }

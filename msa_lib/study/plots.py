@@ -241,6 +241,7 @@ WORDS = {"noise": "noise / signal (deviations)", "missing": "share of samples wi
          "frames": "share of its steps zero", "shuffled": "share of its steps shuffled",
          "mispaired": "share from another sample", "label noise": "share of labels swapped",
          "fewer samples": "share of samples left out"}  # fmt: skip
+LITTLE = 0.05  # shares below it are not written out
 
 
 def damage(found: pd.DataFrame, synthetic: bool) -> Figure:
@@ -249,7 +250,7 @@ def damage(found: pd.DataFrame, synthetic: bool) -> Figure:
     The two studied models and ridge in their colours, all others grey, the label mean dotted.
     """
     present, kinds = list(found["modality"].unique()), list(found["kind"].unique())
-    size = (3 * len(kinds), 2.6 * len(present) + 0.6)
+    size = (2.3 * len(kinds), 2 * len(present) + 0.9)
     figure, axes = plt.subplots(len(present), len(kinds), figsize=size, sharey=True, sharex="col", squeeze=False)
     for line, modality in zip(axes, present, strict=True):
         for axis, kind in zip(line, kinds, strict=True):
@@ -262,8 +263,9 @@ def damage(found: pd.DataFrame, synthetic: bool) -> Figure:
                 axis.set_xlabel(WORDS[kind], fontsize=9)
         line[0].set_ylabel("MAE")
     handles = {label: handle for handle, label in zip(*axes[0, 0].get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="upper right", fontsize=9, ncols=len(handles))
-    return _titled(figure, "What a damaged modality costs", synthetic)
+    _titled(figure, "What a damaged modality costs", synthetic)
+    figure.legend(handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, 0.01), fontsize=9, ncols=5)
+    return figure
 
 
 def _among_many(row: str) -> dict:
@@ -280,20 +282,23 @@ def losses(cells: pd.DataFrame, whole: pd.DataFrame, synthetic: bool) -> Figure:
 
     `cells`: index row, columns (kind, modality); `whole`: row, mean, low, high, seeds, best first.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 0.31 * len(whole) + 2), width_ratios=(2.2, 1), sharey=True)
+    size = (11.5, 0.27 * len(whole) + 2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1.9, 1), sharey=True)
+    values = cells.loc[whole["row"]].to_numpy()
+    seen = np.where(values >= LITTLE, np.char.mod("%.2f", values), "")
     names = [f"{kind}, {modality}" for kind, modality in cells]
-    sns.heatmap(cells.loc[whole["row"]].to_numpy(), annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False,
-                ax=left, annot_kws={"fontsize": 8}, xticklabels=names, yticklabels=list(whole["row"]))  # fmt: skip
+    sns.heatmap(values, annot=seen, fmt="", vmin=0, vmax=1, cmap=SHARES, cbar=False, annot_kws={"fontsize": 7}, ax=left,
+                xticklabels=names, yticklabels=list(whole["row"]))  # fmt: skip
     left.tick_params(axis="x", rotation=90, labelsize=9)
     left.tick_params(axis="y", rotation=0)
-    left.set_title("by kind of damage and modality", fontsize=10)
+    left.set_title(f"by kind of damage and modality; blank: below {LITTLE:g}", fontsize=10)
     place = np.arange(len(whole)) + 0.5
     for i, line in zip(place, whole.to_dict("records"), strict=True):
         one = np.isnan(line["low"])
         reach = None if one else [[line["mean"] - line["low"]], [line["high"] - line["mean"]]]
         right.errorbar(line["mean"], i, xerr=reach, fmt="o", ms=6, capsize=3, color=OWN.get(line["row"], "0.35"),
                        mfc="white" if one else None)  # fmt: skip
-    right.set(xlabel="share of the lead over the label mean that is lost")
+    right.set_xlabel("share of the lead over the label mean that is lost", fontsize=10)
     right.set_title("mean of all; bar: 95 % interval; hollow: one seed or none", fontsize=10)
     return _titled(figure, "Who loses least when test samples are damaged", synthetic)
 
@@ -301,13 +306,13 @@ def losses(cells: pd.DataFrame, whole: pd.DataFrame, synthetic: bool) -> Figure:
 def retrained(found: pd.DataFrame, synthetic: bool) -> Figure:
     """MAE on clean test samples after training on poorer data: columns row, seed, kind, level, mae; band: all seeds."""
     kinds, names = list(found["kind"].unique()), list(found["row"].unique())
-    figure, axes = plt.subplots(1, len(kinds), figsize=(5.4 * len(kinds), 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 3.8), sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds, strict=True):
         sns.lineplot(found[found["kind"] == kind], x="level", y="mae", hue="row", style="row", markers=True, ax=axis,
                      dashes=False, palette=dict(zip(names, _row_colours(names), strict=True)),
                      errorbar=("pi", 100), legend=kind == kinds[0])  # fmt: skip
         axis.set(title=kind, xlabel=WORDS[kind], ylabel="test MAE")
-    axes[0, 0].get_legend().set_title("")
+    sns.move_legend(axes[0, 0], "upper left", title="", fontsize=8, ncols=2)
     return _titled(figure, "Trained on poorer data, tested on clean samples; band over seeds", synthetic)
 
 
