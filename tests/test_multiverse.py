@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from msa_lib.data import load_dataset
 from msa_lib.models import MODELS, build_model
 from msa_lib.study import multiverse
-from msa_lib.study.multiverse import alternatives, at_random, labelled, shares, survival
+from msa_lib.study.multiverse import REMOVED, alternatives, at_random, labelled, moves, one_at_a_time, shares, survival
 
 
 @pytest.mark.parametrize("model", multiverse.ORDERS)
@@ -88,3 +89,36 @@ def test_survival_counts_universes_that_have_both():
     assert (won, of) == (2, 3)
     assert (low, high) == (pytest.approx(0.2077, abs=1e-4), pytest.approx(0.9385, abs=1e-4))  # Wilson, by hand
     assert survival({}, {})[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("model", REMOVED)
+def test_each_choice_is_read_otherwise_alone_and_can_be_built(model):
+    found, every = one_at_a_time(model), alternatives(model)
+    assert next(iter(found.items())) == ("default", {})
+    named = {f"{name}={value}" for name, values in every.items() for value in values}
+    assert named - set(found) <= {"fuse_input=recon_factors"}  # nothing to put in without routing
+    assert all(len(switches) == 1 for label, switches in found.items() if label != "default")
+    few = one_at_a_time(model, 3)
+    assert {label.partition("=")[0] for label in few} - {"default"} == set(list(every)[:: len(every) // 3][:3])
+    data = load_dataset("planted?train=16&valid=8&test=8")
+    for name, switches in labelled(model, few, (REMOVED[model],)).values():
+        build_model(name, data, **(MODELS[name].SMALL | switches))
+
+
+def test_moves_are_from_the_default_seed_by_seed_and_of_the_gap_as_well():
+    seeds, part = range(5), REMOVED["dsrf"]
+    full = {"default": 1.0, "a=1": 1.2, "b=1": 0.5}
+    without = {"default": 1.1, "a=1": 1.25, "b=1": 0.9}
+    values = {f"dsrf {c}: full": [v + 0.1 * s for s in seeds] for c, v in full.items()}
+    values |= {f"dsrf {c}: {part}": [v + 0.1 * s for s in seeds] for c, v in without.items()}
+    values["dsrf a=1: full"][4] += 0.5
+    table = moves(pd.DataFrame(values, index=pd.Index(seeds, name="seed")), "dsrf", list(full))
+    assert table["choice"].tolist() == ["b=1", "a=1"]
+    b, a = table.loc[0], table.loc[1]
+    assert (b["move"], b["gap"], b["gap_move"]) == pytest.approx((-0.5, 0.4, 0.3))
+    assert (b["low"], b["high"]) == pytest.approx((-0.5, -0.5))
+    assert (a["move"], a["gap_move"]) == pytest.approx((0.3, -0.05 - 0.1))
+    reach = 2.776445 * np.std([0, 0, 0, 0, 0.5], ddof=1) / np.sqrt(5)
+    assert (a["low"], a["high"]) == pytest.approx((0.3 - reach, 0.3 + reach))
+    one = moves(pd.DataFrame(values, index=pd.Index(seeds, name="seed")).head(4), "dsrf", list(full))
+    assert one["low"].isna().all()  # four seeds decide nothing

@@ -1,4 +1,4 @@
-"""The open choices of a paper as a multiverse: many jointly at random, and what hangs on which.
+"""The open choices of a paper as a multiverse: each alone, many jointly at random, and what hangs on which.
 
 A universe is a setting of every switch that `papers_check` lists as open. Sizes are those of the scale and stay. What
 is asked of it: how far the error moves, by which switches, and in which share of universes the paper's order of two of
@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from msa_lib.models import MODELS
+from msa_lib.study.differences import spread
 from papers_check.checks.gaps import load_gaps
 from papers_check.judge.intervals import holm
 
@@ -47,18 +48,39 @@ def alternatives(model: str) -> dict[str, tuple]:
     return found
 
 
-def one_at_a_time(model: str) -> dict[str, dict]:
-    """ "switch=value" -> that switch alone changed, for every alternative that the model takes beside its defaults.
+def one_at_a_time(model: str, most: int | None = None) -> dict[str, dict]:
+    """ "default" -> nothing, then "switch=value" -> that switch alone changed, for every alternative of every choice.
 
-    A choice that one of the printed parts cannot be taken away from (`REMOVED`) is left out as well.
+    Those that the model refuses, whole or without the part that is taken away (`REMOVED`), are left out. `most`: of so
+    many switches only, spread over the list.
     """
     variants = [MODELS[model].VARIANTS[row] for row in ("full", REMOVED[model])]
-    changed = {f"{name}={value}": {name: value} for name, values in alternatives(model).items() for value in values}
-    return {
-        label: switches
-        for label, switches in changed.items()
-        if not any(_refused(model, switches | variant) for variant in variants)
-    }
+    choices = list(alternatives(model).items())
+    chosen = choices[:: max(1, len(choices) // most)][:most] if most else choices
+    changed = {f"{name}={value}": {name: value} for name, values in chosen for value in values}
+    possible = {k: v for k, v in changed.items() if not any(_refused(model, v | variant) for variant in variants)}
+    return {"default": {}} | possible
+
+
+def moves(values: pd.DataFrame, model: str, choices: Sequence[str]) -> pd.DataFrame:
+    """By how much each choice moves the error, and the gap between the model without a part and whole.
+
+    `values`: MAE by seed and label (`labelled`). Columns: choice; move, low, high: MAE with the choice minus that of
+    the default, seed by seed, with its interval from five seeds on; gap: MAE without the part minus whole, under this
+    choice; gap_move, gap_low, gap_high: the same of the gap; seeds. Largest move first.
+    """
+
+    def of(choice: str) -> pd.DataFrame:
+        full = values[f"{model} {choice}: full"]
+        return pd.DataFrame({"move": full, "gap_move": values[f"{model} {choice}: {REMOVED[model]}"] - full})
+
+    default = of("default")
+    by_seed = pd.concat([(of(c) - default).assign(choice=c) for c in choices if c != "default"]).reset_index()
+    error, gap = (spread(by_seed, ["choice"], what) for what in ("move", "gap_move"))
+    table = error.rename(columns={"mean": "move"})
+    table["gap"] = [of(choice)["gap_move"].mean() for choice in table["choice"]]
+    table[["gap_move", "gap_low", "gap_high"]] = gap[["mean", "low", "high"]]
+    return table.sort_values("move", key=abs, ascending=False, ignore_index=True)
 
 
 def at_random(model: str, count: int, seed: int = 0) -> dict[str, dict]:

@@ -264,4 +264,14 @@ PAGES: dict[str, Page] = {
         renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm"},
     ),
     "explore": Page("Explore: one sample, any networks", "mosi", {}),
+    "one_choice": Page(
+        "Each open choice of the papers, one at a time",
+        "mosi",
+        {
+            label: row
+            for model, part in multiverse.REMOVED.items()
+            for label, row in multiverse.labelled(model, multiverse.one_at_a_time(model), (part,)).items()
+        },
+        on_demand=True,
+    ),
 }

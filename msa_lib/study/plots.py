@@ -389,7 +389,8 @@ def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure
                       capsize=3, ms=6)  # fmt: skip
     axis.axvline(0, color="0.5", ls="--", lw=1)
     axis.set(yticks=place, yticklabels=found["row"], xlabel=f"{metric} of the row minus that of {own}: worse than it ▸")
-    axis.set_title("95 % intervals; filled: without 0", fontsize=10)
+    none = found["low"].isna().all()
+    axis.set_title("no intervals: too few seeds" if none else "95 % intervals; filled: without 0", fontsize=10)
     return _titled(figure, f"What each row loses against {own}", synthetic)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -91,9 +91,11 @@ def shown(
     store: str = "",
     jobs: int = 1,
     device: str = "cpu",
+    only: Collection[str] | None = None,
 ) -> Shown:
     """The rows of a page: those of the reference run where it has this data, scale and number of seeds, else trained.
 
+    `only`: of these labels.
     `train` trains them in any case (what `store` holds is taken from it). Which of the two it was stands in `source`.
     0 seeds are as many as the reference run has, or else as the scale has.
     """
@@ -101,6 +103,7 @@ def shown(
     seeds = seeds or about.get("seeds") or scale_of(scale).seeds
     data = dataset_of(name, root)
     runs = runs_of(page, name, root, data, seeds, scale, device)
+    runs = runs if only is None else [run for run in runs if run.label in only]
     if not train and reference_run.covers(runs, scale):
         rows = reference_run.find(runs)
         changed = reference_run.differences(runs, {name: data.fingerprint})
