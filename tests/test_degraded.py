@@ -81,6 +81,18 @@ def test_rows_are_trained_again_on_poorer_data_and_begin_at_their_own_score(page
     assert found.query("row == 'ridge'")["mae"].nunique() > 3
 
 
+def test_fewer_samples_are_seen_as_often_in_all(page):
+    runs = retrained.runs_of(page, ["amsgfn"])
+    own, ridge = runs["fewer samples", 0.0]
+    assert own.train["epochs"] == 2
+    for (kind, level), (run, reference) in runs.items():
+        longer = {("fewer samples", 0.5): 2, ("fewer samples", 0.75): 4}.get((kind, level), 1)
+        assert run.train["epochs"] == 2 * longer
+        assert run.train.get("patience", 10) == 10 * longer
+        assert reference.train == ridge.train == {}
+        assert run.data.startswith(own.data)
+
+
 def test_nothing_is_trained_again_unless_asked(page):
     found = retrained.curves(page, [])["retrained"]
     assert found.empty

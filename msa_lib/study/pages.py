@@ -78,7 +78,7 @@ class Page:
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
-    `on_demand`: shown only when named, for its runs are many and no printed table needs them.
+    `on_demand`: shown only when named: its runs are many and no printed table needs them, or it is there to play with.
     `renewed_with`: parameters of the notebook with which the reference run's tables are made.
     """
 
@@ -263,7 +263,7 @@ PAGES: dict[str, Page] = {
         figures=True,
         renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm"},
     ),
-    "explore": Page("Explore: one sample, any networks", "mosi", {}),
+    "explore": Page("Explore: one sample, any networks", "mosi", {}, on_demand=True),
     "one_choice": Page(
         "Each open choice of the papers, one at a time",
         "mosi",

@@ -1,7 +1,8 @@
 """The rows of a page trained again on poorer data: what label noise and fewer samples cost (`data/degraded`).
 
-Each run has its own seed and settings of before; only the name of its data has an option more. The test split is that
-of the page, so that scores compare with the page's own, which stand for level 0.
+Each run has its own seed and settings of before; the name of its data has an option more, and where an epoch is
+shorter there are more of them, so that fewer samples do not mean fewer steps. The test split is that of the page, so
+that scores compare with the page's own, which stand for level 0.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import pandas as pd
 from msa_lib.models import MODELS
 from msa_lib.runs import Run, grid
 from msa_lib.study.shown import Shown
+from msa_lib.train import TrainConfig
 
 # kind -> option of the data, and its values with the level that each is: the share of samples that is of no use
 LEVELS: dict[str, tuple[str, dict[float, float]]] = {
     "label noise": ("label_noise", {0.25: 0.25, 0.5: 0.5, 0.75: 0.75}),
-    "fewer samples": ("train_share", {0.5: 0.5, 0.25: 0.75, 0.125: 0.875}),
+    "fewer samples": ("train_share", {0.5: 0.5, 0.25: 0.75}),
 }
 COLUMNS = ("row", "seed", "kind", "modality", "level", "mae", "corr")
 
@@ -37,9 +39,19 @@ def runs_of(page: Shown, models: Sequence[str]) -> dict[tuple[str, float], list[
     for kind, (option, values) in LEVELS.items():
         found[kind, 0.0] = chosen
         for value, level in values.items():
+            longer = 1 / value if option == "train_share" else 1
             extra = f"{'&' if '?' in page.name else '?'}{option}={value:g}"
-            found[kind, level] = [replace(run, data=run.data + extra) for run in chosen]
+            found[kind, level] = [replace(run, data=run.data + extra, train=_train(run, longer)) for run in chosen]
     return found
+
+
+def _train(run: Run, longer: float) -> dict:
+    """The training settings of a run with so many times its epochs, and its patience in epochs."""
+    if run.model not in MODELS or longer == 1:
+        return dict(run.train)
+    usual = TrainConfig()
+    told = {name: run.train.get(name, getattr(usual, name)) for name in ("epochs", "patience")}
+    return dict(run.train) | {name: round(longer * value) for name, value in told.items()}
 
 
 def curves(page: Shown, models: Sequence[str], jobs: int = 1) -> dict[str, pd.DataFrame]:
