@@ -114,7 +114,7 @@ def test_a_new_model_has_its_rows_in_the_tables(with_model):
     copy, _ = with_model
     shown = "from msa_lib.study.pages import PAGES; print(*[p for p, page in PAGES.items() if 'line' in page.rows])"
     tables = "amsgfn_table2_mosi amsgfn_table3_mosei amsgfn_table4_sims dsrf_table1_mosi_mosei dsrf_table2_sims_simsv2"
-    assert python(copy, "-c", shown).split() == [*tables.split(), "baselines", "selection"]
+    assert python(copy, "-c", shown).split() == [*tables.split(), "baselines", "selection", "robustness"]
     python(copy, *MSA, "run", "--model", "line", "--data", "planted?train=32&valid=16&test=16",
            "--seeds", "1", "--set", "epochs=1")  # fmt: skip
 
