@@ -38,8 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as problem:
-        named = f"{problem.filename}: {problem.strerror}." if problem.filename else str(problem)
-        print(f"msa: {named}", file=sys.stderr)
+        if problem.errno is not None and problem.filename is None:  # of the output: nothing more can go there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        named = f"{problem.filename or 'output'}: {problem.strerror}."
+        print(f"msa: {problem if problem.errno is None else named}", file=sys.stderr)
         return 2
     except ValueError as problem:
         print(f"msa: {problem}", file=sys.stderr)
@@ -178,8 +180,10 @@ def _seed(text: str) -> int:
 
 def _write_json(path: str | None, content) -> None:
     if path:
+        from msa_lib.train.state import write_atomically
+
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content, indent=1, default=str) + "\n")
+        write_atomically(Path(path), (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
 def _records(frame) -> list[dict]:
@@ -274,7 +278,7 @@ def _mechanisms(options) -> int:
     kind = doses if options.text else components if options.components else mechanisms
     which = {"text": options.text} if options.text else {}
     runs = kind.runs_of(options.names or kind.NAMES, options.seeds, options.scale, options.draws or 0, **which)
-    until = options.minutes and time.time() + 60 * options.minutes
+    until = options.minutes and time.monotonic() + 60 * options.minutes
     done = list(tqdm(mechanisms.trained(runs, options.store, until), total=len(runs), desc="mechanisms", unit="run"))
     rows = kind.rows_of(done, options.store)
     _write_json(options.json, _records(rows))
@@ -320,11 +324,12 @@ def _check(options) -> int:
 
 def _collect(options) -> int:
     from msa_lib.runs import collect
+    from msa_lib.train.state import write_atomically
 
     rows = collect(options.store)
     _write_json(options.json, _records(rows))
     if options.csv:
-        rows.to_csv(options.csv, index=False)
+        write_atomically(Path(options.csv), rows.to_csv(index=False).encode())
     if rows.empty:
         print(f"No finished run in {options.store}.")
         return 0

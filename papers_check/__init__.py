@@ -10,6 +10,12 @@ print in a table, and so on. This package imports neither torch nor msa_lib: wha
 result rows.
 """
 
+import os
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()] and not os.path.isdir("papers_check"):
+    del sys.path[0]  # `python -m papers_check`: a file json.py in the working folder is nobody's module
+
 from papers_check.printed.cells import COLUMNS, REPORTED, load_reported
 from papers_check.printed.papers import METHODS, PAPERS, TABLES
 

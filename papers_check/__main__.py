@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             Path(options.json).parent.mkdir(parents=True, exist_ok=True)
             rows = [finding.row() for finding in found]
-            Path(options.json).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write(Path(options.json), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         if options.write:
             finding_pages.write(found)
         print(finding_pages.counts_text(found, counts))
@@ -35,12 +35,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as problem:
-        print(f"papers_check: {problem.filename}: {problem.strerror}.", file=sys.stderr)
+        if problem.filename is None:  # of the output: nothing more can go there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"papers_check: {problem.filename or 'output'}: {problem.strerror}.", file=sys.stderr)
         return 2
     except ValueError as problem:
         print(f"papers_check: {problem}", file=sys.stderr)
         return 2
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or none of it; a pipe, or a link such as /dev/stdout, is written to as it is."""
+    plain = not path.is_symlink() and (path.is_file() or not path.exists())
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial") if plain else path
+    try:
+        partial.write_text(text, encoding="utf-8")
+        if plain:
+            os.replace(partial, path)
+    except OSError as problem:  # a full disk names no file of its own accord
+        if plain:
+            partial.unlink(missing_ok=True)
+        raise type(problem)(problem.errno, problem.strerror, str(path)) from None
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from toy import DATA, SHORT, SMALL
 
-from msa_lib.runs import Run, grid
+from msa_lib.runs import Run, RunFailed, grid
 from msa_lib.runs.cluster import dask_executor
 from msa_lib.runs.identity import parameters, run_id
 
@@ -46,7 +50,7 @@ def test_a_cluster_loses_a_worker_and_nothing_else(serial, tmp_path, monkeypatch
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     frames = {}
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
 
         def ask(name: str) -> None:
             with dask_executor(cluster.scheduler_address) as executor:
@@ -68,6 +72,70 @@ def test_a_cluster_loses_a_worker_and_nothing_else(serial, tmp_path, monkeypatch
     assert sorted(frames) == ["first", "second"]
     assert frames["first"].equals(frames["second"])
     assert results(tmp_path) == serial
+
+
+HOST = """
+import time
+from distributed import LocalCluster
+cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+print(cluster.scheduler_address, flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def host() -> Iterator[tuple[subprocess.Popen, str]]:
+    """A process with a scheduler and two workers, and its address."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as p:
+        try:
+            yield p, p.stdout.readline().strip()
+        finally:
+            p.kill()
+
+
+def test_a_scheduler_that_goes_away_is_said_and_the_same_command_goes_on(serial, tmp_path, monkeypatch, caplog):
+    """Amid the grid; what was finished is not trained again, what was begun goes on from its last epoch."""
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    said = []
+
+    def ask() -> None:
+        with dask_executor(address) as executor:
+            said.append(grid(WANTED, tmp_path, executor=executor))
+
+    def lost() -> None:
+        with pytest.raises(
+            RunFailed, match=r"gave up when \d of 4 runs were done; they are kept, and the same command"
+        ):
+            ask()
+        said.append("a sentence")
+
+    with host() as (process, address):
+        client = threading.Thread(target=lost)
+        client.start()
+        deadline = time.monotonic() + 240
+        while not list(tmp_path.rglob("result.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        client.join(60)
+    assert said == ["a sentence"]
+    assert not caplog.records  # nor does Dask print its own account
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert kept
+    with host() as (_, address):
+        ask()
+    assert set(said[1]["seed"]) == {1, 2, 3, 4}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert results(tmp_path) == serial
+
+
+def test_as_many_workers_as_asked_for():
+    """The first argument of LocalCluster is its name."""
+    distributed = pytest.importorskip("distributed")
+    with dask_executor("local", 3):
+        assert list(distributed.default_client().ncores().values()) == [1, 1, 1]
 
 
 def test_what_is_wrong_with_a_cluster_is_said(monkeypatch):

@@ -8,13 +8,14 @@ one has changed since (checked.json; without a place to write it, every time).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,13 @@ class Writer:
 
     def array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A mapped array of zeros, to be filled in any order."""
-        return np.lib.format.open_memmap(self._path(split, name), "w+", np.dtype(ARRAYS[name]), tuple(shape))
+        path = self._path(split, name)
+        with _named(path):
+            mapped = np.lib.format.open_memmap(path, "w+", np.dtype(ARRAYS[name]), tuple(shape))
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not the end of the process later
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return mapped
 
     def put(self, split: str, name: str, value: np.ndarray) -> None:
         """A whole array at once."""
@@ -60,7 +67,8 @@ class Writer:
             value = value.astype(ARRAYS[name], copy=False)
         if value.dtype.kind not in "biuf":
             raise ValueError(f"{split}.{name} is an array of {value.dtype}; only plain numbers are packed.")
-        np.save(self._path(split, name), value, allow_pickle=False)
+        with _named(self._path(split, name)):
+            np.save(self._path(split, name), value, allow_pickle=False)
 
     def put_words(self, split: str, ids: tuple[str, ...], raw_text: tuple[str, ...] | None = None) -> None:
         self.words[split] = {"ids": list(ids)} if raw_text is None else {"ids": list(ids), "raw_text": list(raw_text)}
@@ -72,7 +80,8 @@ class Writer:
         arrays = {path.name: _digest(path) for path in sorted(self.part.glob("*.npy"))}
         meta = {"format": FORMAT, **about, "splits": self.words, "arrays": arrays}
         meta["checksum"] = _own_digest(meta)
-        (self.part / "meta.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
+        with _named(self.part / "meta.json"):
+            (self.part / "meta.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
         _remember(self.part, arrays)
         try:
             os.rename(self.part, self.folder)
@@ -82,6 +91,16 @@ class Writer:
 
     def _path(self, split: str, name: str) -> Path:
         return self.part / f"{split}.{name}.npy"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing name the file; numpy's, of a disk that is full, say not even what happened."""
+    try:
+        yield
+    except OSError as problem:
+        number = problem.errno or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def pack(dataset: Dataset, folder: str | Path) -> Path:

@@ -7,9 +7,12 @@ one another, for a run is locked in the store.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+from msa_lib.runs.store import RunFailed
 
 RETRIES = 3  # of a run whose worker was lost
 
@@ -22,23 +25,44 @@ def dask_executor(address: str, jobs: int = 1, device: str = "cpu") -> Iterator[
     ValueError if Dask is not installed, ConnectionError if no scheduler answers.
     """
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, KilledWorker, LocalCluster
     except ImportError:
         raise ValueError(
             "--dask needs dask.distributed: python -m pip install 'msa-reproducibility[cluster]'."
         ) from None
     needs = {"resources": {"GPU": 1}} if device == "cuda" else {}
-    if address == "local":
-        cluster = LocalCluster(
-            jobs, threads_per_worker=1, dashboard_address=None, resources={"GPU": 1} if needs else {}
-        )
-        with cluster, Client(cluster) as client:
+    with ExitStack() as stack:
+        stack.enter_context(_silent())
+        if address == "local":  # no limit of memory: pages of mapped data would count
+            own = {"n_workers": jobs, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+            own |= {"dashboard_address": "127.0.0.1:0", "resources": needs.get("resources", {})}
+            cluster = stack.enter_context(LocalCluster(**own))
+            client = stack.enter_context(Client(cluster))
+        else:
+            client = stack.enter_context(_connected(Client, address))
+        try:
             yield client.get_executor(pure=False, retries=RETRIES, **needs)
-        return
+        except KilledWorker as problem:
+            raise RunFailed(
+                f"{problem.allowed_failures + 1} workers died of one run (out of memory?); what is finished is kept, "
+                f"and the same command goes on from there."
+            ) from None
+
+
+def _connected(client: type, address: str):
     try:
-        client = Client(address, timeout=10)
+        return client(address, timeout=10)
     except (OSError, ValueError) as problem:
         reason = " ".join(str(problem).split())[:160].rstrip(".")
         raise ConnectionError(f"No Dask scheduler answers at {address!r}: {reason}.") from None
-    with client:
-        yield client.get_executor(pure=False, retries=RETRIES, **needs)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Dask tells of lost workers and schedulers in pages of traceback; `grid` says in a sentence what it means."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from contextlib import closing
 from dataclasses import replace
-from itertools import chain, groupby
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -43,23 +45,21 @@ def grid(
     bar = tqdm(total=len(runs), desc=title, unit="run")
     backend, configured = get_active_backend()  # what a `joblib.parallel_config` around this call asks for
     elsewhere = configured is not None or not isinstance(backend, LokyBackend)
-    tasks: list[Future] = []
+    parent = None if elsewhere or executor else os.getpid()  # a cluster's workers are not our children
+    task = partial(_in_worker, store=store, retry_failed=retry_failed, parent=parent)
     if executor is not None:
-        tasks = [executor.submit(_in_worker, part, store, retry_failed, None) for part in together(runs)]
-        work = chain.from_iterable(task.result() for task in tasks)
+        work = handed_out(task, together(runs), executor)
     elif jobs == 1 and not elsewhere:
-        work = (execute(run, store, retry_failed, _epoch_on(bar, run)) for run in runs)
+        work = ([execute(run, store, retry_failed, _epoch_on(bar, run))] for run in runs)
     else:
-        parent = None if elsewhere else os.getpid()  # a cluster's workers are not our children
-        calls = (delayed(_in_worker)(part, store, retry_failed, parent) for part in together(runs))
-        done = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
-        work = chain.from_iterable(done)
+        calls = (delayed(task)(part) for part in together(runs))
+        work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
     results = []
     try:
-        with bar:
-            for result in work:
-                results.append(result)
-                bar.update()
+        with bar, closing(work):
+            for part in work:
+                results += part
+                bar.update(len(part))
     except BrokenExecutor:  # of the system, for want of memory, or of a person
         raise RunFailed(
             f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
@@ -70,9 +70,6 @@ def grid(
             f"The executor gave up when {len(results)} of {len(runs)} runs were done; they are kept, and the same "
             f"command goes on from there."
         ) from None
-    finally:
-        for task in tasks:
-            task.cancel()
     return _labelled(runs, results)
 
 
@@ -85,6 +82,18 @@ def together(runs: Sequence[Run]) -> list[list[Run]]:
 def stacks(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
     """The seeds in stacks of `size`, in their order; the last may be smaller."""
     return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+
+
+def handed_out(task: Callable, parts: Sequence, executor: Executor) -> Iterator:
+    """`task(part)` for each of `parts`, on an executor; the results in their order. What waits is taken back when the
+    one who asked has had enough."""
+    tasks = [executor.submit(task, part) for part in parts]
+    try:
+        for waiting in tasks:
+            yield waiting.result()
+    finally:
+        for waiting in tasks:
+            waiting.cancel()
 
 
 def _in_worker(runs: Sequence[Run], store: str, retry_failed: bool, parent: int | None) -> list[dict]:

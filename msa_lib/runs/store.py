@@ -28,7 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -108,9 +108,12 @@ def execute(run: Run, store: Path | str = STORE, retry_failed: bool = False, rep
         dataset = dataset_of(run.data, run.root)
         if dataset.fingerprint != asked["data"]["fingerprint"]:
             raise ValueError(f"The data {run.data} changed while they were read; ask again.")
-        if state.exists():
-            confirm(json.loads((folders[0] / "params.json").read_text()), params[0], folders[0])
-        environments = {i: _begin(folders[i], run, params[i], state.exists()) for i in todo}
+        begun = _begun(folders[0])
+        if begun is not None:
+            confirm(begun, params[0], folders[0])
+        elif state.exists():  # of which nothing says whose it is
+            state.unlink()
+        environments = {i: _begin(folders[i], run, params[i], begun is not None) for i in todo}
         started = time.perf_counter()
         try:
             outcomes = _train(run, dataset, asked, seeds, folders[0], report)
@@ -153,6 +156,16 @@ def _begin(folder: Path, run: Run, params: Mapping, goes_on: bool) -> dict:
     environment = _environment(folder, run)
     write_atomically(folder / "env.json", _json(environment))
     return environment
+
+
+def _begun(folder: Path) -> dict | None:
+    """The parameters of a run that was killed after an epoch; None if there is none, or one of which they are lost."""
+    if not (folder / "state.pt").exists():
+        return None
+    with suppress(OSError, ValueError):
+        stored = json.loads((folder / "params.json").read_text())
+        return stored if isinstance(stored, dict) else None
+    return None
 
 
 def opened(store: Path | str, make: bool = True) -> Path:

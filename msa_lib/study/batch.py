@@ -94,7 +94,7 @@ def execute_pages(
     with ThreadPoolExecutor(jobs) as pool:  # each notebook has a process of its own
         for _ in tqdm(pool.map(show, waiting), desc="notebooks", unit="notebook", total=len(waiting)):
             pass
-    collect(store).to_csv(store / "rows.csv", index=False)
+    write_atomically(store / "rows.csv", collect(store).to_csv(index=False).encode())
     command = shlex.join(["msa", "tables", "--data", data, "--seeds", str(seeds), "--scale", scale])
     write_atomically(store / "index.html", _index(outcomes, command, store).encode())
     written = [path for name in ("report.html", "index.html", "rows.csv") if (path := store / name).exists()]

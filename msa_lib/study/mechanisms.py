@@ -139,7 +139,7 @@ def places(seeds: int, scale: str, draws: int = 0) -> list[tuple[int | str, int]
 def trained(runs: Sequence[Run], store: str | Path, until: float | None = None) -> Iterator[Run]:
     """Trains what is missing, one after the other; yields each run that is done. No new one begins after `until`."""
     for run in runs:
-        if until is not None and time.time() > until:
+        if until is not None and time.monotonic() > until:
             return
         execute(run, store)
         yield run

@@ -148,7 +148,13 @@ def plain(value):
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write beside the target, flush to the disk, rename: a reader sees the old file or the whole new one."""
+    """Write beside the target, flush to the disk, rename: a reader sees the old file or the whole new one.
+
+    What is there and no plain file (a pipe, a link such as /dev/stdout) is written to as it is. Errors name the target.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
+        return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
