@@ -7,6 +7,7 @@ in the shapes and with the transcript lengths of the printed sets; a model has t
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -18,6 +19,7 @@ from dataclasses import fields
 from itertools import count as count_from
 from itertools import islice
 from multiprocessing import get_context
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -31,6 +33,7 @@ from msa_lib.train.loop import Training
 from msa_lib.train.procedure import Procedure
 from msa_lib.train.stacked import Stack, unstackable
 
+KEPT = Path(__file__).parents[1] / "reference" / "speed.json"  # measured once, on a quiet core
 SETS = ("mosi", "mosei", "sims", "simsv2")
 SIZES = {"full": "the model's recipe for the set", "small": "the smallest sensible network"}
 WARM, STEPS = 3, 20
@@ -53,6 +56,13 @@ def _processor() -> str:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def kept(path: Path = KEPT) -> dict:
+    """What was measured before, as `notebooks/speed` shows it: "machine", a dictionary; "rows" of `bench`, those
+    "before" the training step was made faster, "throughput" and "scheduling" of grids, frames."""
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return {"machine": known.pop("machine")} | {name: pd.DataFrame(lines) for name, lines in known.items()}
 
 
 def matrix_peak(device: str = "cpu", size: int = 1024, tries: int = 8) -> float:

@@ -80,3 +80,11 @@ def test_the_machine_is_named():
     known = bench.machine()
     assert known["torch"] == torch.__version__
     assert "of" in known["device"]
+
+
+def test_what_was_measured_before_is_kept_whole():
+    known = bench.kept()
+    assert set(known["rows"]["model"]) == set(MODELS) - {"toy"}
+    assert {"date", "device", "torch", "load"} <= set(known["machine"])
+    assert {"workers", "runs per minute"} <= set(known["throughput"])
+    assert (known["scheduling"]["overhead per run"] < known["scheduling"]["beyond its sleep, per task"]).all()

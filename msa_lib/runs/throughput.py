@@ -16,15 +16,22 @@ DATA = "planted?train=512&valid=64&test=64"
 def scheduling(runs: int = 1000, workers: int = 16, sleep: float = 0.5) -> dict[str, float]:
     """A grid of `runs` tasks that sleep `sleep` seconds, on Dask processes of this machine.
 
-    "overhead per run" is what a run adds to the grid's time beyond its share of sleep, in seconds; starting the workers
-    is not counted.
+    "overhead per run" is what a run adds to the grid's time beyond its share of sleep, and "beyond its sleep, per task"
+    what it takes of its worker's time; seconds. Starting the workers is not counted.
     """
     with dask_executor("local", workers) as executor:
         begin = time.perf_counter()
         for _ in handed_out(time.sleep, [sleep] * runs, executor):
             pass
         seconds = time.perf_counter() - begin
-    return {"runs": runs, "workers": workers, "seconds": seconds, "overhead per run": seconds / runs - sleep / workers}
+    share = seconds / runs
+    return {
+        "runs": runs,
+        "workers": workers,
+        "seconds": seconds,
+        "overhead per run": share - sleep / workers,
+        "beyond its sleep, per task": share * workers - sleep,
+    }
 
 
 def throughput(workers: int, runs: int = 8) -> dict[str, float]:
