@@ -247,7 +247,7 @@ def _row_colours(names: Sequence[str]) -> list:
 
 def gains(found: pd.DataFrame, margin: float) -> Figure:
     """Gains of `effects.table`: what was learned with its interval, and what an oracle gains; a panel per control."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.5 * found["comparison"].nunique() + 2), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.4 * found["comparison"].nunique() + 2), sharey=True)
     for ax, (control, part) in zip(axes, found.groupby("control", sort=False), strict=True):
         y = np.arange(len(part))[::-1]
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
@@ -256,7 +256,7 @@ def gains(found: pd.DataFrame, margin: float) -> Figure:
         reach = np.vstack([part["gain"] - part["low"], part["high"] - part["gain"]])
         ax.errorbar(part["gain"], y, xerr=reach, fmt="o", color=ROW_COLOURS[0], ms=4, capsize=3, label="learned")
         ax.locator_params(axis="x", nbins=6)
-        ax.margins(y=0.4)
+        ax.set_ylim(-0.6, len(part) - 0.4)
         ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right", fontsize="small", ncols=2)
     return _titled(figure, "What each mechanism is worth", True)
