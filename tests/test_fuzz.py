@@ -203,3 +203,10 @@ def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, 
         load_dataset(str(path))
     with zipfile.ZipFile(path) as archive:
         assert archive.infolist()[0].file_size > 1 << 24
+
+
+def test_a_name_inside_a_file_cannot_break_the_line_or_steer_the_terminal(tmp_path):
+    path = tmp_path / "archive.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a\x1b[2J\nb.bin", b"")
+    assert "holds a?[2J?b.bin: unpack it first" in outcome(path)

@@ -144,7 +144,15 @@ def language_of(texts: tuple[str, ...] | None) -> str:
 
 def read_raw(path: str | Path, options: Mapping[str, str] | None = None) -> Raw:
     """What a file holds, in splits train, valid and test (taken by video where the file has none), values untouched."""
-    path, options = Path(path), dict(options or {})
+    try:
+        return _read_raw(Path(path), dict(options or {}))
+    except ValueError as problem:  # names that a file gives its parts may hold line ends and what steers a terminal
+        if len(problem.args) == 1:
+            problem.args = ("".join(c if c.isprintable() else "?" for c in str(problem)),)
+        raise
+
+
+def _read_raw(path: Path, options: dict[str, str]) -> Raw:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise ValueError(f"{path.name} takes the options {', '.join(OPTIONS)}; found {', '.join(unknown)}.")
