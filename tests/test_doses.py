@@ -43,7 +43,7 @@ def test_runs_come_seed_by_seed_each_once_with_the_same_draw_for_every_row():
     assert {"train=300", "standardise=no"} <= set(
         real[0].data.partition("?")[2].split("&")
     )  # never cut, as it is asked
-    with pytest.raises(ValueError, match="No comparison 'fusion': expected one of selection, guided fusion"):
+    with pytest.raises(ValueError, match="No comparison 'fusion': expected one of selection; guided fusion"):
         doses.runs_of(["fusion"], 1, "smoke")
     with pytest.raises(ValueError, match="No scale 'large'"):
         doses.runs_of(["routing"], 1, "large")

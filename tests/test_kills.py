@@ -7,11 +7,11 @@ trains. `test_runs.py` kills at each write, so that together no moment is left o
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pytest
 
-from msa_lib import cli
 from msa_lib.notebooks import NotebookFailed, execute, read_result
 from msa_lib.study import NOTEBOOKS
 
@@ -37,23 +36,6 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 def kills(kind: str) -> int:
     return round(KILLS * SHARE[kind])
-
-
-def command(words: list[str], folder: Path) -> None:
-    """`msa` with these words, in a process of its own."""
-    os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    sys.exit(cli.main(words))
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Makes processes, forked from a server that has imported everything: the moments of starting are few."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["msa_lib.study.batch", "sklearn.linear_model", "torch._dynamo", "pytest"])
-    return context.Process
 
 
 def family(pid: int) -> list[int]:
@@ -130,24 +112,31 @@ def campaign(kind: str, attempt: Callable, folder: Path) -> None:
     print(f"{kind}: {hits} kills over {stores} stores, each ended in the bytes of an undisturbed run")
 
 
-def commanded(words: list[str], processes: Callable, victims: Callable[[int], list[int]]) -> Callable:
+def commanded(words: list[str], victims: Callable[[int], list[int]]) -> Callable:
+    """`msa` with these words, in a process of its own."""
+    environment = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+
     def attempt(store: Path, kill) -> bool:
-        process = processes(target=command, args=([*words, "--store", str(store)], store.parent))
-        process.start()
+        asked = [sys.executable, "-m", "msa_lib.cli", *words, "--store", str(store)]
+        with (store.parent / "said").open("ab") as said:
+            process = subprocess.Popen(asked, stdout=said, stderr=said, env=environment)
+
+        def alive() -> bool:
+            return process.poll() is None
+
         if kill:
-            kill(process.is_alive, lambda: victims(process.pid) if process.is_alive() else [])
-        process.join(900)
-        return process.exitcode == 0
+            kill(alive, lambda: victims(process.pid) if alive() else [])
+        return process.wait(900) == 0
 
     return attempt
 
 
-def test_a_killed_run(tmp_path, processes):
-    campaign("run", commanded(RUN, processes, lambda pid: [pid]), tmp_path)
+def test_a_killed_run(tmp_path):
+    campaign("run", commanded(RUN, lambda pid: [pid]), tmp_path)
 
 
-def test_killed_tables_their_workers_and_notebooks(tmp_path, processes):
-    campaign("tables", commanded(TABLES, processes, family), tmp_path)
+def test_killed_tables_their_workers_and_notebooks(tmp_path):
+    campaign("tables", commanded(TABLES, family), tmp_path)
 
 
 def test_a_killed_kernel(tmp_path):

@@ -124,7 +124,7 @@ def test_a_page_says_where_its_rows_come_from(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(study.shown.__globals__["reference_run"], "meta", lambda folder=None: {})
     page = study.shown("figure_modality_contributions", DATA, seeds=1, scale="smoke", store=str(tmp_path))
     assert page.source == "Trained here."
-    assert page.where() == "on planted (synthetic) data (planted, 1 seed)"
+    assert page.where() == "on planted (synthetic) data (planted, 1 seed; a smoke run, numbers without meaning)"
     monkeypatch.undo()
     page = study.shown("figure_modality_contributions", DATA, seeds=1, scale="smoke", store=str(tmp_path))
     assert "does not have planted?train=40" in page.source

@@ -18,7 +18,7 @@ from msa_lib.models import MODELS
 from msa_lib.runs import Run
 from msa_lib.study import effects, mechanisms
 from msa_lib.study.effects import PairedGap, convergence, judged, pairs
-from msa_lib.study.mechanisms import MEASURED, SIZES, TRAIN, places
+from msa_lib.study.mechanisms import MEASURED, SIZES, TRAIN, places, those
 from msa_lib.study.pages import ABLATION_ROWS, ADAM, COMPONENT_ROWS, CONTROL_DETAIL, CONTROL_ROWS, PAGES
 
 ROWS = Path(__file__).parent / "components.csv"  # of the committed reference runs
@@ -78,11 +78,10 @@ def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> lis
 
     `draws` > 0: instead, so many draws of the data with `seeds` training seeds each, for the two variances.
     """
-    if unknown := [name for name in names if name not in GROUPS]:
-        raise ValueError(f"No group of rows {unknown[0]!r}: expected one of {'; '.join(GROUPS)}.")
+    groups = sorted(those(names, GROUPS, "group of rows"), key=lambda group: group.data)  # data are drawn once
     found: dict[tuple, Run] = {}
     for draw, seed in places(seeds, scale, draws):
-        for group in sorted((GROUPS[name] for name in names), key=lambda group: group.data):  # data are drawn once
+        for group in groups:
             for label in dict.fromkeys((*group.rows.values(), *group.rows)):
                 found[group.data, label, draw, seed] = _run(group, label, draw, seed, scale)
     return list(found.values())

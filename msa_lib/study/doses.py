@@ -24,8 +24,7 @@ from msa_lib.reference import fit_ridge, pooled_features, ridge
 from msa_lib.runs import Run
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study.effects import judged, pairs
-from msa_lib.study.mechanisms import MEASURED, SIZES, measured
-from msa_lib.study.pages import FIRST_SEED
+from msa_lib.study.mechanisms import MEASURED, SIZES, measured, places, those
 from papers_check import load_reported
 from papers_check.judge.intervals import Gap
 
@@ -85,15 +84,13 @@ def _text_corr(text: str) -> float:
 def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0, text: str = "planted") -> list[Run]:
     """The runs of the comparisons `names` on the text of a data set, seed by seed: stopped at any time, all conditions
     have as many seeds. "planted" stands in for a text, with as many samples as the scale says; others are never cut."""
-    if unknown := [name for name in names if name not in COMPARISONS]:
-        raise ValueError(f"No comparison {unknown[0]!r}: expected one of {', '.join(COMPARISONS)}.")
-    if scale not in SIZES:
-        raise ValueError(f"No scale {scale!r} of these runs: expected one of {', '.join(SIZES)}.")
+    those(names, COMPARISONS)
+    seeded = places(seeds, scale)
     if draws:
         raise ValueError("Each seed draws its own audio and vision; expected no number of draws beside a text.")
     text = f"planted?{SIZES[scale]}" if text == "planted" else text
     found, asked = [], levels(text)
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+    for _, seed in seeded:
         for level, control in CONDITIONS:
             data = _data_of(text, asked[level], control)
             for model, arm in arms(names, level):

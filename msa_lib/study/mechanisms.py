@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from msa_lib.runs import Run, execute, finished
 from msa_lib.study.pages import FIRST_SEED
 from msa_lib.train.state import write_atomically
 
+T = TypeVar("T")
 CONTROLS = ("positive", "negative")
 ROWS = Path(__file__).parent / "mechanisms.csv"  # of the committed reference runs
 WHICH = ["design", "control", "model", "arm"]  # columns that say which row a run is of
@@ -111,11 +113,10 @@ def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> lis
 
     `draws` > 0: instead, so many draws of the data with `seeds` training seeds each, for the two variances.
     """
-    if unknown := [name for name in names if name not in COMPARISONS]:
-        raise ValueError(f"No comparison {unknown[0]!r}: expected one of {', '.join(COMPARISONS)}.")
+    chosen = those(names, COMPARISONS)
     found: dict[tuple, Run] = {}
     for draw, seed in places(seeds, scale, draws):
-        for comparison in (COMPARISONS[name] for name in names):
+        for comparison in chosen:
             for control in CONTROLS[: 1 if draws else 2]:
                 for arm in (comparison.full, comparison.without):
                     key = comparison.model, comparison.design, control, arm, draw, seed
@@ -124,6 +125,13 @@ def runs_of(names: Sequence[str], seeds: int, scale: str, draws: int = 0) -> lis
                     data = data_of(comparison.design, control, scale, draw)
                     found[key] = Run(comparison.model, data, seed, switches, TRAIN[scale], label=arm)
     return list(found.values())
+
+
+def those(names: Sequence[str], known: Mapping[str, T], kind: str = "comparison") -> list[T]:
+    """What is `known` under these names. Raises ValueError, one sentence, for a name that nothing has."""
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"No {kind} {unknown[0]!r}: expected one of {'; '.join(known)}.")
+    return [known[name] for name in names]
 
 
 def places(seeds: int, scale: str, draws: int = 0) -> list[tuple[int | str, int]]:

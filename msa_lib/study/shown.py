@@ -75,10 +75,11 @@ class Shown:
         return [label for label, word in fidelity(PAGES[self.page]).items() if word == "partial" and label in there]
 
     def where(self) -> str:
-        """For a sentence: "on planted (synthetic) data, planted-mosi, 10 seeds"."""
+        """For a sentence: "on planted (synthetic) data (planted-mosi, 10 seeds)"; a smoke run says that it is one."""
         kind = "planted (synthetic)" if self.data.synthetic else "real"
         seeds = self.rows.loc[self.rows["selection"] != "", "seed"].nunique()
-        return f"on {kind} data ({self.data.name.partition('?')[0]}, {seeds} seed{'s' * (seeds != 1)})"
+        smoke = "; a smoke run, numbers without meaning" if self.scale == "smoke" else ""
+        return f"on {kind} data ({self.data.name.partition('?')[0]}, {seeds} seed{'s' * (seeds != 1)}{smoke})"
 
 
 def shown(
