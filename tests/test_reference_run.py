@@ -19,6 +19,8 @@ ABOUT = {
     "scale": "smoke",
     "first_seed": 1111,
     "seeds": 2,
+    "baseline_seeds": "1",
+    "pages": {"figure_routing": (2, 1), "multiverse": (1, 1)},
     "commit": "",
     "command": "msa reference",
     "date": "2026-01-02",
@@ -73,12 +75,40 @@ def test_the_same_results_give_the_same_bytes(kept, tmp_path):
 
 def test_what_it_covers(kept):
     folder = kept[1]
-    assert reference_run.covers(asked(), "smoke", folder)
-    assert not reference_run.covers(asked(), "quick", folder)
-    assert not reference_run.covers(asked(3), "smoke", folder)
-    assert not reference_run.covers([replace(asked()[0], data="planted?train=41&valid=16&test=24")], "smoke", folder)
-    assert not reference_run.covers([replace(asked()[0], device="cuda")], "smoke", folder)
-    assert not reference_run.covers(asked(), "smoke", folder / "nothing")
+
+    def covers(runs, scale="smoke", page="figure_routing", folder=folder):
+        return reference_run.covers(page, runs, scale, folder)
+
+    assert covers(asked())
+    assert not covers(asked(), "quick")
+    assert not covers(asked(3))
+    assert covers(asked(1), page="multiverse")  # of which it has one seed
+    assert not covers(asked(), page="multiverse")
+    assert not covers(asked(1), page="selection")  # which it does not have
+    assert not covers([replace(asked()[0], data="planted?train=41&valid=16&test=24")])
+    assert not covers([replace(asked()[0], device="cuda")])
+    assert not covers(asked(), folder=folder / "nothing")
+
+
+def test_it_says_how_many_seeds_it_has(kept):
+    assert "2 seeds, baselines 1;" in reference_run.said(folder=kept[1])
+    assert "2 seeds, baselines 1;" in reference_run.said("figure_routing", kept[1])
+    assert "(smoke scale, 1 seed; commit" in reference_run.said("multiverse", kept[1])
+    assert reference_run.seeds_of("selection", kept[1]) == (0, 0)
+
+
+def test_pages_have_the_seeds_that_they_ask_for(monkeypatch):
+    pages = {
+        "baselines": replace(study.PAGES["baselines"], baseline_seeds=3),
+        "selection": replace(study.PAGES["selection"], kept_seeds=2),
+    }
+    monkeypatch.setattr(renewal, "PAGES", pages)
+    assert renewal.about(4, "")["pages"] == {"baselines": (4, 3), "selection": (2, 2)}
+    assert renewal.about(4, "")["baseline_seeds"] == "3"
+    counted = pd.Series([run.label for run in renewal.wanted(4)]).value_counts()
+    assert counted[["DSRF", "full", "mult", "dsrf, test_oracle"]].tolist() == [4, 4, 3, 2]
+    monkeypatch.setattr(renewal, "PAGES", {"selection": study.PAGES["selection"]})
+    assert renewal.wanted(4) == []
 
 
 def test_differences_are_sentences_with_the_command(kept, changed):

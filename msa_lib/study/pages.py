@@ -79,7 +79,9 @@ class Page:
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
     `on_demand`: shown only when named: its runs are many and no printed table needs them, or it is there to play with.
-    `renewed_with`: parameters of the notebook with which the reference run's tables are made.
+    Of the reference run: `kept_seeds`, how many seeds it has of a page on demand (none: it does not have the page);
+    `baseline_seeds`, how many of baselines, where not those of the scale; `renewed_with`, parameters of the notebook with
+    which its tables are made.
     """
 
     title: str
@@ -94,6 +96,8 @@ class Page:
     whole: bool = False
     on_demand: bool = False
     figures: bool = False
+    kept_seeds: int = 0
+    baseline_seeds: int | None = None
     renewed_with: Mapping = field(default_factory=dict)
 
     @property

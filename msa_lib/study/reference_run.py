@@ -46,27 +46,34 @@ SPLIT = ": "  # between split and metric, in the name of a column
 
 
 def meta(folder: Path = FOLDER) -> dict:
-    """Which study the reference run is of: data, scale, seeds, commit, command, machine, date. {} if there is none."""
+    """Which study the reference run is of: data, scale, seeds (of each page: its rows, baselines), commit, command,
+    machine, date. {} if there is none."""
     path = folder / "meta.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def said(folder: Path = FOLDER) -> str:
-    """Which reference run it is, a sentence."""
+def seeds_of(page: str, folder: Path = FOLDER) -> tuple[int, int]:
+    """How many seeds the reference run has of a page: of its rows, of baselines beside a paper's; 0, 0 if none."""
+    return tuple(meta(folder).get("pages", {}).get(page, (0, 0)))
+
+
+def said(page: str = "", folder: Path = FOLDER) -> str:
+    """Which reference run it is, a sentence; with a page, of what it has of that."""
     known = meta(folder)
-    of = f"{known['scale']} scale, {known['seeds']} seeds"
-    if known["baseline_seeds"] < known["seeds"]:
-        of += f", baselines {known['baseline_seeds']}"
+    own, few = seeds_of(page, folder) if page else (known["seeds"], known["baseline_seeds"])
+    of = f"{known['scale']} scale, {own} seed{'s' * (own != 1)}"
+    if few != own:
+        of += f", baselines {few}"
     return f"Reference run ({of}; commit {known['commit']}, {known['date']})."
 
 
-def covers(runs: Sequence[Run], scale: str, folder: Path = FOLDER) -> bool:
-    """Whether the reference run is of this data, scale and number of seeds (and on a CPU)."""
+def covers(page: str, runs: Sequence[Run], scale: str, folder: Path = FOLDER) -> bool:
+    """Whether the reference run has this page on this data, at this scale and with so many seeds (and on a CPU)."""
     known = meta(folder)
     if not known or scale != known["scale"]:
         return False
     networks = [run for run in runs if run.model in MODELS]
-    last = known["first_seed"] + known["seeds"]
+    last = known["first_seed"] + seeds_of(page, folder)[0]
     return all(run.root is None and short_name(run.data) in known["data"] for run in runs) and all(
         run.seed < last and run.device == "cpu" for run in networks
     )
@@ -145,7 +152,8 @@ def write(runs: Sequence[Run], store: str | Path, about: Mapping, folder: Path =
         "runs": len(frame),
         "data": dict(sorted(names.items())),
     }
-    write_atomically(folder / "meta.json", (json.dumps(content, indent=1) + "\n").encode())
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
+    write_atomically(folder / "meta.json", f"{{\n{lines}\n}}\n".encode())
     _lines.cache_clear()
     return len(frame)
 

@@ -54,7 +54,7 @@ def renew(
         shutil.copy(path, root / "figures" / path.name)
     write_atomically(root / "figures" / "README.md", figure_list(root / "figures", command).encode())
     say(f"{len(drawn)} pages drew their figures.")
-    shown = [name for name, page in PAGES.items() if not page.on_demand]
+    shown = [name for name, page in PAGES.items() if page.kept_seeds or not page.on_demand]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda name: refresh(root / "notebooks" / f"{name}.ipynb"), shown))
     readme.fill(root)
@@ -62,24 +62,33 @@ def renew(
 
 
 def wanted(seeds: int) -> list[Run]:
-    """Every run of the default study (no page on demand), each once."""
+    """Every run of the reference run, each once: of the default study, and of the pages on demand that it keeps."""
     runs = {}
-    for name, page in PAGES.items():
-        if page.on_demand:
-            continue
-        for half, root in places(name, DATA, SCALE)[0].values() if page.dataset else ():
-            for run in runs_of(name, half, root, dataset_of(half, root), seeds, SCALE):
+    for name, (own, few) in _seeds(seeds).items():
+        for half, root in places(name, DATA, SCALE)[0].values():
+            for run in runs_of(name, half, root, dataset_of(half, root), own, SCALE, baseline_seeds=few):
                 runs.setdefault(reference_run.key_of(run), run)
     return list(runs.values())
+
+
+def _seeds(seeds: int) -> dict[str, tuple[int, int]]:
+    """Page with runs -> how many seeds the reference run is to have of its rows, and of baselines beside a paper's."""
+    found, usual = {}, SCALES[SCALE].others or seeds
+    for name, page in PAGES.items():
+        own = min(seeds, page.kept_seeds) if page.on_demand else seeds
+        if page.dataset and own:
+            found[name] = own, own if page.on_demand else min(seeds, page.baseline_seeds or usual)
+    return found
 
 
 def about(seeds: int, command: str) -> dict:
     """What meta.json says of a reference run made now, here."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, CPU; torch {torch.__version__}"
-    few = min(seeds, SCALES[SCALE].others or seeds)
+    pages = _seeds(seeds)
+    few = sorted({few for name, (_, few) in pages.items() if not PAGES[name].on_demand})
     return {
-        "scale": SCALE, "first_seed": FIRST_SEED, "seeds": seeds, "baseline_seeds": few, "command": command,
-        "machine": machine, "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "scale": SCALE, "first_seed": FIRST_SEED, "seeds": seeds, "baseline_seeds": " to ".join(map(str, few)),
+        "pages": pages, "command": command, "machine": machine, "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip
 
 

@@ -25,10 +25,11 @@ def runs_of(
     scale: str,
     device: str = "cpu",
     train: bool = True,
+    baseline_seeds: int | None = None,
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
-    The seeds of baselines beside a paper's rows are bounded by the scale (`Scale.others`).
+    The seeds of baselines beside a paper's rows are bounded by `baseline_seeds`, or else by the scale (`Scale.others`).
 
     Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
     those of the scale anyway. Runs that are only looked up (`train` false) do not need their text encoder here.
@@ -45,7 +46,7 @@ def runs_of(
             continue
         switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
         train = {k: v for k, v in settings.items() if k in TRAINING}
-        few = size.others if model in BASELINES and not PAGES[page].on_demand else None
+        few = (baseline_seeds or size.others) if model in BASELINES and not PAGES[page].on_demand else None
         for seed in range(FIRST_SEED, FIRST_SEED + min(seeds, few or seeds)):
             runs.append(Run(model, name, seed, switches, train, root or None, device, label))
     return runs

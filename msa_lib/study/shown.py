@@ -98,23 +98,27 @@ def shown(
 
     `only`: of these labels.
     `train` trains them in any case (what `store` holds is taken from it). Which of the two it was stands in `source`.
-    0 seeds are as many as the reference run has, or else as the scale has.
+    0 seeds are as many as the reference run has of the page, or else as the scale has.
     """
     name, root, about = sized(dataset, scale), root or None, reference_run.meta()
-    seeds = seeds or about.get("seeds") or scale_of(scale).seeds
+    own, few = reference_run.seeds_of(page)
+    seeds = seeds or own or scale_of(scale).seeds
     data = dataset_of(name, root)
-    runs = runs_of(page, name, root, data, seeds, scale, device)
-    runs = runs if only is None else [run for run in runs if run.label in only]
-    if not train and reference_run.covers(runs, scale):
-        rows = reference_run.find(runs)
-        changed = reference_run.differences(runs, {name: data.fingerprint})
-        changed += [f"`{reference_run.RENEW}` renews it."] if changed else []
-        return Shown(page, name, root, data, runs, rows, seeds, scale, "", " ".join([reference_run.said(), *changed]))
-    store = captions.folder(store)
+
+    def asked(few: int | None) -> list[Run]:
+        runs = runs_of(page, name, root, data, seeds, scale, device, baseline_seeds=few)
+        return runs if only is None else [run for run in runs if run.label in only]
+
+    if not train and own and reference_run.covers(page, runs := asked(few), scale):
+        rows, said = reference_run.find(runs), [reference_run.said(page)]
+        if changed := reference_run.differences(runs, {name: data.fingerprint}):
+            said += [*changed, f"`{reference_run.RENEW}` renews it."]
+        return Shown(page, name, root, data, runs, rows, seeds, scale, "", " ".join(said))
+    store, runs = captions.folder(store), asked(None)
     rows = grid(runs, store, jobs)
     said = "Trained here."
-    if not train and about:
-        other = f"{about['scale']} scale, planted data, at most {about['seeds']} seeds, CPU"
+    if not train and own:
+        other = f"{about['scale']} scale, planted data, at most {own} seeds, CPU"
         said += f" The reference run ({other}) does not have {short_name(name)} at {scale} scale with {seeds} seeds."
     return Shown(page, name, root, data, runs, rows, seeds, scale, store, said)
 

@@ -36,7 +36,8 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path | None, devi
             except (ValueError, OSError) as problem:  # a damaged file leaves its own tables empty, not all
                 skipped.append(str(problem))
                 continue
-            runs = runs_of(name, half, root, dataset, seeds, scale, device, train=False)
+            few = reference_run.seeds_of(name)[1] if store is None else None
+            runs = runs_of(name, half, root, dataset, seeds, scale, device, train=False, baseline_seeds=few)
             parts.append((half, dataset, reference_run.find(runs) if store is None else finished(runs, store)))
         tables.append(printed_table(name, parts, scale, skipped))
     return tables
