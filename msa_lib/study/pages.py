@@ -80,8 +80,8 @@ class Page:
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
     `on_demand`: shown only when named: its runs are many and no printed table needs them, or it is there to play with.
     Of the reference run: `kept_seeds`, how many seeds it has of a page on demand (none: it does not have the page);
-    `baseline_seeds`, how many of baselines, where not those of the scale; `renewed_with`, parameters of the notebook with
-    which its tables are made.
+    `baseline_seeds`, how many of baselines, where not those of the scale; `renewed_with`, parameters of its
+    notebook with which its tables are made.
     """
 
     title: str
