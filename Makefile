@@ -6,7 +6,8 @@ JOBS ?= 2
 quoted = '$(subst ','\'',$(value $(1)))'
 STUDY = .venv/bin/msa tables --data $(call quoted,DATA) $(if $(value SEEDS),--seeds $(call quoted,SEEDS)) \
 	$(if $(value SCALE),--scale $(call quoted,SCALE)) $(if $(value DEVICE),--device $(call quoted,DEVICE)) \
-	$(if $(value STORE),--store $(call quoted,STORE)) $(if $(value RETRY),--retry-failed) --jobs $(call quoted,JOBS)
+	$(if $(value STACK),--stack $(call quoted,STACK)) $(if $(value STORE),--store $(call quoted,STORE)) \
+	$(if $(value RETRY),--retry-failed) --jobs $(call quoted,JOBS)
 
 .PHONY: setup study test reference lab clean
 .DEFAULT_GOAL := study
@@ -21,7 +22,7 @@ STUDY = .venv/bin/msa tables --data $(call quoted,DATA) $(if $(value SEEDS),--se
 
 setup: .venv/.complete
 
-study: setup  ## every table and figure notebook; DATA=FOLDER SEEDS=5 for real files, RETRY=1 for failed runs
+study: setup  ## every table and figure notebook; DATA=FOLDER SEEDS=5 for real files, RETRY=1 for failed runs, STACK=5 on a GPU
 	$(STUDY)
 
 test: setup  ## ruff, pytest, nbval

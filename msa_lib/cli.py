@@ -19,6 +19,7 @@ DATA_HELP = (
     "planted, planted-mosi|mosei|sims|simsv2, mosi|mosei|sims|simsv2 (with --root), or a path; options after '?', "
     "such as planted?design=fusion&seed=run"
 )
+AT_ONCE = "train N seeds at once, as one batched model; these are other runs"
 TAKEN = {"switches": "Switches of {}, --set name=value:", "train": "Training settings, --set name=value too:"}
 PLAIN = {"–": "-", "—": "-", "±": "+/-", "≥": ">=", "≤": "<=", "×": "x", "·": "."}  # for terminals without them
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_seed, nargs="+", action="extend", metavar="SEED", help="default: 1111")
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="switches, settings")
     run.add_argument("--epochs", type=_count, help="the same as --set epochs=N")
-    run.add_argument("--stack", type=_count, metavar="N", help="train N seeds at once, as one batched model")
+    run.add_argument("--stack", type=_count, metavar="N", help=AT_ONCE)
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time")
     run.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     run.add_argument("--store", default="runs", metavar="DIR")
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--seeds", type=_count, help="how many (default: of the scale)")
     tables.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
     tables.add_argument("--jobs", type=_count, default=2, help="runs at a time")
+    tables.add_argument("--stack", type=_count, default=0, metavar="N", help=AT_ONCE)
     tables.add_argument("--dask", metavar="ADDRESS", help="train on this Dask scheduler, or on --jobs workers: local")
     tables.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     tables.add_argument("--store", default="runs", metavar="DIR")
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--seeds", type=_count, help="how many (default: of the scale)")
     judge.add_argument("--scale", help="smoke, quick or full (default: quick on planted data, full otherwise)")
     judge.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="on which the runs were made")
+    judge.add_argument("--stack", type=_count, default=0, metavar="N", help="as given to msa tables")
     judge.add_argument("--store", default="runs", metavar="DIR")
     judge.add_argument("--html", metavar="FILE", help="write the report here, one self-contained page")
 
@@ -210,7 +213,7 @@ def _run(options) -> int:
     from msa_lib.data.planted import drawn_by
     from msa_lib.models import MODELS
     from msa_lib.runs import Run, grid
-    from msa_lib.runs.grids import stacks
+    from msa_lib.runs.grids import in_stacks
     from msa_lib.runs.identity import configs, dataset_of, defaults
 
     taken = configs(options.model)
@@ -232,7 +235,7 @@ def _run(options) -> int:
         raise ValueError("--set stack: expected --stack N, which names the seeds of each stack.")
     if options.stack and options.model not in MODELS:
         raise ValueError(f"--stack trains networks at once; {options.model} is none.")
-    own = {seed: {"stack": stack} for stack in stacks(seeds, options.stack) for seed in stack} if options.stack else {}
+    own = in_stacks(seeds, options.stack) if options.stack else {}
     wanted = [
         Run(options.model, options.data, seed, switches, train | own.get(seed, {}), root, options.device)
         for seed in seeds
@@ -264,7 +267,7 @@ def _tables(options) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     outcomes = execute_pages(
         options.names, options.data, options.seeds, options.scale, options.store, options.jobs, options.device,
-        options.retry_failed, options.dask,
+        options.retry_failed, options.dask, options.stack,
     )  # fmt: skip
     _write_json(options.json, outcomes)
     return int(any(outcome["status"] == "failed" for outcome in outcomes))
@@ -312,7 +315,9 @@ def _reference(options) -> int:
 def _check(options) -> int:
     from msa_lib.study import judging
 
-    judged = judging.judge_store(options.data, options.seeds, options.scale, options.store, options.device)
+    judged = judging.judge_store(
+        options.data, options.seeds, options.scale, options.store, options.device, options.stack
+    )
     print("\n".join(judged.notes), file=sys.stderr)
     print(judged.as_text())
     _write_json(options.json, judged.as_json())

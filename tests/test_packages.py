@@ -32,7 +32,7 @@ ORDER = {
     "show": ("papers_check.show",),
     "audit command": ("papers_check.__main__",),
     "study": ("msa_lib.study",),
-    "msa command": ("msa_lib.cli",),
+    "msa command": ("msa_lib.cli", "msa_lib.__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(ORDER.values()) for name in names}
 JOINT = "msa_lib.study."  # some of its modules set our runs beside what is printed

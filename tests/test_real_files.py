@@ -272,6 +272,8 @@ def test_tokens_without_features_are_not_read_as_features_of_zeros(tmp_path, ber
         ["tables", "sanity", "--seeds", "0"],
         ["tables", "sanity", "--seeds", "-2"],
         ["tables", "sanity", "--jobs", "-1"],
+        ["tables", "amsgfn_table5_modalities", "--stack", "0"],
+        ["tables", "amsgfn_table5_modalities", "--stack", "two"],
         ["check", "--seeds", "0"],
     ],
 )
@@ -288,16 +290,19 @@ def test_counts_and_seeds_are_refused_in_one_sentence(tmp_path, capsys, words):
 def test_no_seed_counts_twice_anywhere():
     with pytest.raises(ValueError, match="expected 1 or more"):
         study.runs_of("sanity", DATA, None, load_dataset(DATA), 0, "smoke")
+    with pytest.raises(ValueError, match="seeds at once is -2; expected 1 or more"):
+        study.runs_of("sanity", DATA, None, load_dataset(DATA), 1, "smoke", stack=-2)
     with pytest.raises(ValueError, match="1111 more than once"):
         fit("amsgfn", load_dataset(DATA), {"epochs": 1}, seeds=(1111, 1111))
 
 
 @pytest.mark.parametrize("value", ["/x/my data", "a (b) & c; d | e", "it's $HOME and $$", 'say "x"', "p?aligned=no"])
 def test_the_makefile_hands_values_on_as_typed(value):
-    command = ["make", "--no-print-directory", "-n", "study", f"DATA={value}", f"STORE={value}", "SEEDS=5"]
+    command = ["make", "--no-print-directory", "-n", "study", f"DATA={value}", f"STORE={value}", "SEEDS=5", "STACK=2"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip().splitlines()
     words = shlex.split(shown[-1])
     assert words[words.index("--data") + 1] == words[words.index("--store") + 1] == value
+    assert (words[words.index("--seeds") + 1], words[words.index("--stack") + 1]) == ("5", "2")
 
 
 def test_papermill_sees_every_parameter():
@@ -430,7 +435,7 @@ def test_terminals_without_the_signs(tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     shown = subprocess.run(command, capture_output=True, env=environment)
     assert shown.returncode == 0, shown.stderr.decode()
-    command = [sys.executable, "-m", "msa_lib.cli", "check", "--scale", "smoke", "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "msa_lib", "check", "--scale", "smoke", "--store", str(tmp_path)]
     assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
 
 

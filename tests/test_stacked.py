@@ -18,7 +18,7 @@ from msa_lib.data import Dataset, load_dataset
 from msa_lib.models import MODELS, build_model
 from msa_lib.runs import Run, execute, grid, identity
 from msa_lib.runs import store as runs
-from msa_lib.runs.grids import stacks, together
+from msa_lib.runs.grids import in_stacks, together
 from msa_lib.train import TrainConfig, fit
 from msa_lib.train.loop import Training
 from msa_lib.train.procedure import Procedure
@@ -251,12 +251,6 @@ def test_every_model_with_the_plain_procedure_can_be_stacked(model, switches):
 # What cannot be stacked
 
 
-class Inside(Toy):
-    def __init__(self, data: Dataset, c) -> None:
-        super().__init__(data, c)
-        self.text_encoder = nn.Linear(2, 2)
-
-
 class Rprop(Procedure):
     def optimiser(self, groups):
         return torch.optim.Rprop(groups)
@@ -265,15 +259,14 @@ class Rprop(Procedure):
 def test_what_cannot_be_stacked_is_refused_in_a_sentence_that_says_what_to_do(planted, monkeypatch):
     assert {"amsgfn", "dsrf", "tfn", "lmf", "mfn"} <= set(STACKABLE)
     assert {"kuda", "mmim", "self_mm", "mult", "cenet"}.isdisjoint(STACKABLE)
-    monkeypatch.setitem(MODELS, "inside", Inside)
     monkeypatch.setitem(MODELS, "other", type("Other", (Toy,), {"Procedure": Rprop}))
-    for model, message in (
-        ("mmim", r"^mmim has a training procedure of its own \(__init__, after_step, .*step\) and cannot"),
-        ("inside", "^Inside with a text encoder inside cannot be stacked"),
-        ("other", "^The optimiser of Other may mix the seeds of a stack"),
+    for model, switches, message in (
+        ("mmim", {}, r"^mmim has a training procedure of its own \(__init__, after_step, .*step\) and cannot"),
+        ("amsgfn", {"bert": "frozen"}, "^amsgfn with a text encoder inside cannot be stacked"),
+        ("other", {}, "^The optimiser of Other may mix the seeds of a stack"),
     ):
         with pytest.raises(ValueError, match=message + ".*: train its seeds one by one, without stack.$"):
-            fit_stacked(model, planted, {}, (1, 2))
+            fit_stacked(model, planted, {"switches": switches}, (1, 2))
 
 
 def test_wrong_stacks_are_refused(planted):
@@ -285,6 +278,8 @@ def test_wrong_stacks_are_refused(planted):
         fit_stacked("toy", planted, {"stack": (1, 2)}, (1, 3))
     with pytest.raises(ValueError, match=r"^planted\?seed=run are other data for every seed"):
         Run("toy", "planted?seed=run", 1, {}, {"stack": (1, 2)})
+    with pytest.raises(ValueError, match=r"^compiled=True and stack do not go together"):
+        identity.parameters(Run("toy", DATA, 1, {}, {"stack": (1, 2), "compiled": True}))
     with pytest.raises(ValueError, match=r"^No model 'toi'"):
         fit_stacked("toi", planted, {}, (1, 2))
 
@@ -337,11 +332,7 @@ SAME = ("params.json", "metrics.jsonl", "predictions.npz", "weights.safetensors"
 
 
 def wanted(seeds=SEEDS, size: int = 3, **settings) -> list[Run]:
-    return [
-        Run("toy", DATA, seed, {}, {**SHORT, **settings, "stack": stack})
-        for stack in stacks(seeds, size)
-        for seed in stack
-    ]
+    return [Run("toy", DATA, seed, {}, SHORT | settings | own) for seed, own in in_stacks(seeds, size).items()]
 
 
 def files(store: Path) -> dict[str, dict[str, bytes]]:

@@ -1,5 +1,6 @@
 """The study's grid, the command line, the batch that executes notebooks, and the environment files."""
 
+import ast
 import json
 import re
 import subprocess
@@ -15,8 +16,10 @@ import torch
 from msa_lib import cli, runs, study
 from msa_lib.data import load_dataset
 from msa_lib.data.oracle import ceilings_on
+from msa_lib.models import MODELS
 from msa_lib.notebooks import declared_parameters
 from msa_lib.study import batch, pages
+from msa_lib.train.stacked import unstackable
 from papers_check import load_reported
 from papers_check.judge.judged_tables import assemble, pages_from
 from papers_check.printed import papers
@@ -279,6 +282,82 @@ def test_one_page_through_the_batch(tmp_path):
     assert "http://" not in page
     assert "https://" not in page
     assert f"{name}.html" in (tmp_path / "index.html").read_text()
+
+
+def test_a_page_of_stacked_seeds_shows_the_runs_that_were_trained(tmp_path, capsys):
+    name = "amsgfn_table5_modalities"
+    amount = ["--seeds", "2", "--scale", "smoke", "--store", str(tmp_path)]
+    assert cli.main(["tables", name, *amount, "--stack", "2", "--jobs", "1"]) == 0
+    assert "Not stacked" not in capsys.readouterr().err  # every row of this page can be
+    stored = pd.read_csv(tmp_path / "rows.csv")
+    networks = stored[stored["model"] == "amsgfn"].drop_duplicates("run")
+    assert {tuple(json.loads(text)["stack"]) for text in networks["train"]} == {(1111, 1112)}
+    content = json.loads((tmp_path / f"notebooks/{name}.json").read_text())["content"]
+    assert {row["run"] for row in content["rows"]} == set(stored["run"])  # the page has trained none of its own
+    page = (tmp_path / f"notebooks/{name}.html").read_text()
+    assert "Seeds trained at most 2 at once: other runs than seed by seed." in page
+    for text in (page, (tmp_path / "index.html").read_text()):
+        assert "--seeds 2 --scale smoke --stack 2" in text
+
+    def rows(**how) -> int:
+        tables = study.table_rows("planted", 2, "smoke", tmp_path, **how)
+        (table,) = [table for table in tables if (table["paper"], table["table"]) == ("amsgfn", 5)]
+        return table["rows"]["model"].eq("amsgfn").sum() if len(table["rows"]) else 0
+
+    assert rows(stack=2) > 0
+    assert rows() == rows(stack=1) == 0  # other runs, which are not there
+    assert cli.main(["check", *amount, "--stack", "2", "--json", str(tmp_path / "c.json")]) == 0
+    cells = pd.DataFrame(json.loads((tmp_path / "c.json").read_text())["cells"])
+    assert cells.query("paper == 'amsgfn' and table == '5'")["n"].max() == 2
+
+
+def test_rows_that_cannot_be_stacked_are_named_once_and_train_as_ever(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def stopped(runs, *_):
+        asked.extend(runs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "grid", stopped)
+    pages = ["baselines", "amsgfn_table2_mosi"]
+    with pytest.raises(KeyboardInterrupt):
+        batch.execute_pages(pages, "planted", 3, "smoke", tmp_path, stack=2)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Not stacked")]
+    named = said.rstrip(".").partition(": ")[2].split(", ")
+    can = [model for model in MODELS if not unstackable(model)]
+    assert sorted(named) == sorted(set(MODELS) - set(can))
+    stacks = {(run.model, run.seed): run.train.get("stack") for run in asked if run.model in MODELS}
+    assert stacks == {
+        (model, seed): stack if model in can else None
+        for model in MODELS
+        for seed, stack in ((1111, (1111, 1112)), (1112, (1111, 1112)), (1113, (1113,)))
+    }
+    data = load_dataset(SMOKE)
+    usual = study.runs_of("baselines", SMOKE, None, data, 2, "smoke")
+    assert usual == study.runs_of("baselines", SMOKE, None, data, 2, "smoke", stack=0)
+    assert not any("stack" in run.train for run in usual)
+
+
+def test_every_page_of_rows_can_be_told_of_stacks():
+    """What `msa tables --stack` trains is what its notebooks have to ask for."""
+    declared = {path.stem: declared_parameters(path) for path in study.NOTEBOOKS.glob("*.ipynb")}
+    told = {name for name, given in declared.items() if given.get("stack") == 0}
+    assert told == {name for name, page in study.PAGES.items() if page.rows or page.whole}
+    for name in told:
+        cells = json.loads((study.NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        uses = [node for text in code for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        given = [
+            call.func.attr
+            for call in uses
+            if isinstance(call.func, ast.Attribute) and "stack" in map(ast.unparse, [*call.args, *values(call)])
+        ]
+        starred = "rest = root, seeds, scale, train, store, jobs, device, stack" in "\n".join(code)
+        assert starred or {"shown", "runs_of", "every_table"} & set(given), name
+
+
+def values(call: ast.Call) -> list[ast.expr]:
+    return [keyword.value for keyword in call.keywords]
 
 
 def test_plain_papermill_runs_a_notebook_on_a_path(tmp_path):

@@ -79,9 +79,11 @@ def together(runs: Sequence[Run]) -> list[list[Run]]:
     return [list(part) for _, part in parts]
 
 
-def stacks(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    """The seeds in stacks of `size`, in their order; the last may be smaller."""
-    return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+def in_stacks(seeds: Sequence[int], size: int) -> dict[int, dict]:
+    """The training setting of each seed that has `size` of them train at once, in their order; the last stack may be
+    smaller."""
+    stacks = [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+    return {seed: {"stack": stack} for stack in stacks for seed in stack}
 
 
 def handed_out(task: Callable, parts: Sequence, executor: Executor) -> Iterator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from msa_lib.runs import collect, finished, grid, opened
 from msa_lib.runs.cluster import dask_executor
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
+from msa_lib.study.captions import words
 from msa_lib.study.pages import PAGES
 from msa_lib.train.state import write_atomically
 
@@ -38,6 +38,7 @@ def execute_pages(
     device: str = "cpu",
     retry_failed: bool = False,
     dask: str | None = None,
+    stack: int = 0,
 ) -> list[dict]:
     """Execute the notebooks `names` on `data` -> one record per notebook: name, status, reason.
 
@@ -47,7 +48,8 @@ def execute_pages(
     could be trained), or "not attempted" (the data set is not there). All of it is said on stderr as well. Executed
     notebooks go to `<store>/notebooks`, their HTML beside them, all rows to `<store>/rows.csv`, the index to
     `<store>/index.html`. Interrupted, the same call goes on where it was: finished runs are in the store, a broken one
-    has its last epoch. Raises FileNotFoundError for `data` that no page can use.
+    has its last epoch. With `stack` so many seeds of a row train at once, where its model allows it; the notebooks are
+    told, so that they show these runs. Raises FileNotFoundError for `data` that no page can use.
     """
     names = list(names) or [name for name, page in PAGES.items() if not page.on_demand]
     if unknown := [name for name in names if name not in PAGES]:
@@ -57,7 +59,7 @@ def execute_pages(
         print(f"{name}: {found}", file=sys.stderr)
     store = opened(store)
 
-    outcomes = [_prepared(name, data, seeds, scale, device) for name in names]
+    outcomes = [_prepared(name, data, seeds, scale, device, stack) for name in names]
     for outcome in outcomes:
         if outcome["reason"]:
             how = "goes without" if outcome["status"] == "waiting" else outcome["status"]
@@ -66,6 +68,9 @@ def execute_pages(
     if lacking and len(lacking) == sum(bool(PAGES[name].dataset) for name in names):
         raise FileNotFoundError(lacking[0])
     runs = {repr((r.model, r.data, r.root, r.seed, r.switches, r.train)): r for o in outcomes for r in o["runs"]}
+    networks = [run for run in runs.values() if run.model in MODELS]
+    if stack and (alone := ", ".join(dict.fromkeys(run.label for run in networks if not run.train.get("stack")))):
+        print(f"Not stacked, for their models cannot be, but trained seed by seed: {alone}.", file=sys.stderr)
     if runs:
         with dask_executor(dask, jobs, device) if dask else nullcontext() as executor:
             grid(list(runs.values()), store, jobs, "training", retry_failed, executor)
@@ -77,8 +82,8 @@ def execute_pages(
         parameters = {"dataset": outcome["dataset"], "root": outcome["root"], "seeds": seeds, "scale": scale}
         parameters |= {"store": str(store), "jobs": 1, "device": device, **second}
         source = NOTEBOOKS / f"{outcome['name']}.ipynb"
-        if "train" in declared_parameters(source):  # the others have no rows, or train small ones in any case
-            parameters["train"] = True
+        declared = declared_parameters(source)  # pages without rows, or with small ones of their own, lack these
+        parameters |= {name: value for name, value in (("train", True), ("stack", stack)) if name in declared}
         target = store / "notebooks" / f"{outcome['name']}.ipynb"
         target.parent.mkdir(exist_ok=True)
         try:
@@ -95,7 +100,7 @@ def execute_pages(
         for _ in tqdm(pool.map(show, waiting), desc="notebooks", unit="notebook", total=len(waiting)):
             pass
     write_atomically(store / "rows.csv", collect(store).to_csv(index=False).encode())
-    command = shlex.join(["msa", "tables", "--data", data, "--seeds", str(seeds), "--scale", scale])
+    command = words("tables", "", data, seeds, scale, stack)
     write_atomically(store / "index.html", _index(outcomes, command, store).encode())
     written = [path for name in ("report.html", "index.html", "rows.csv") if (path := store / name).exists()]
     print("\n".join(f"Wrote {path}" for path in written))
@@ -104,7 +109,7 @@ def execute_pages(
     return outcomes
 
 
-def _prepared(name: str, data: str, seeds: int, scale: str, device: str) -> dict:
+def _prepared(name: str, data: str, seeds: int, scale: str, device: str, stack: int) -> dict:
     """The record of one page before anything is run: its data, its runs, and what it will have to do without."""
     page = PAGES[name]
     outcome = {"name": name, "status": "waiting", "reason": "", "dataset": data, "root": "", "second": "", "runs": []}
@@ -117,7 +122,7 @@ def _prepared(name: str, data: str, seeds: int, scale: str, device: str) -> dict
         for place in there.values():
             dataset = dataset_of(*place)
             outcome["root"] = place[1] or ""
-            outcome["runs"] += runs_of(name, *place, dataset, seeds, scale, device)
+            outcome["runs"] += runs_of(name, *place, dataset, seeds, scale, device, stack=stack)
             for reason, rows in left_out(name, dataset, scale).items():
                 reasons.append(f"Left out: {', '.join(rows)}. {reason}")
         return outcome | {"status": "waiting" if there else "not attempted", "reason": " ".join(reasons)}

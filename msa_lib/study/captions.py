@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shlex
 import tempfile
 from dataclasses import replace
@@ -45,12 +46,17 @@ def headline(dataset: Dataset) -> str:
     return f"Right of the bar: ours, on {'SYNTHETIC (planted)' if dataset.synthetic else 'real'} data, {dataset.name}"
 
 
-def command(name: str, root: str | None, seeds: int, scale: str, page: str = "") -> str:
+def command(name: str, root: str | None, seeds: int, scale: str, page: str = "", stack: int = 0) -> str:
     """The command line that makes a page (or all) again; folders of this machine are left out of it."""
     short = short_name(name)
     data = "FOLDER" + "".join(short.partition("?")[1:]) if root else short
-    words = ["msa", "tables", page, "--data", data, "--seeds", str(seeds), "--scale", scale]
-    return shlex.join(filter(None, words))
+    return words("tables", page, data, seeds, scale, stack)
+
+
+def words(verb: str, page: str, data: str, seeds: int, scale: str, stack: int) -> str:
+    """The command line of a verb that takes the amount of a study."""
+    told = ["msa", verb, page, "--data", data, "--seeds", str(seeds), "--scale", scale]
+    return shlex.join([*filter(None, told), *(["--stack", str(stack)] if stack else [])])
 
 
 def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page: str = "") -> str:
@@ -75,10 +81,23 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
             f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
             f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
             *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
+            *at_once(trained),
             *marks,
             f"Command: {command}",
         ]
     )
+
+
+def at_once(trained: pd.DataFrame) -> list[str]:
+    """Which rows are of seeds that trained at once, a line; none if every seed trained alone."""
+    if trained.empty:
+        return []
+    sizes = trained["train"].map(lambda text: len(json.loads(text).get("stack", ())))
+    if not sizes.any():
+        return []
+    alone = ", ".join(trained.loc[sizes == 0, "label"].unique())
+    said = f"Seeds trained at most {sizes.max()} at once: other runs than seed by seed."
+    return [said + (f" Trained seed by seed: {alone}." if alone else "")]
 
 
 def reachable(dataset: Dataset) -> list[str]:
@@ -101,12 +120,15 @@ def footnotes(page: str, rows: pd.DataFrame) -> list[str]:
     return [f"{said}." for word, said in FOOTNOTES.items() if word in found]
 
 
-def picture(text: str, dataset: Dataset, seeds: int, name: str, root: str | None, scale: str, page: str) -> str:
+def picture(
+    text: str, dataset: Dataset, seeds: int, name: str, root: str | None, scale: str, page: str, stack: int = 0
+) -> str:
     """What stands under a figure of a page: what it shows, the data, the seeds, the command; one paragraph."""
     kind = "SYNTHETIC (planted) data" if dataset.synthetic else "Real data"
     last = FIRST_SEED + seeds - 1
     which = f"seed {FIRST_SEED}" if seeds == 1 else f"seeds {FIRST_SEED} to {last}"
-    return f"{text} {kind}, {dataset.name}; {which}; {scale} scale. Command: {command(name, root, seeds, scale, page)}"
+    again = command(name, root, seeds, scale, page, stack)
+    return f"{text} {kind}, {dataset.name}; {which}; {scale} scale. Command: {again}"
 
 
 def first_samples(dataset: Dataset, n: int) -> Dataset:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from msa_lib.study.captions import words
 from msa_lib.study.pages import FIRST_SEED, SCALES, amount
 from msa_lib.study.standins import expect_data
 from msa_lib.study.tables import table_rows
@@ -43,7 +43,12 @@ class JudgedStore:
 
 
 def judge_store(
-    data: str, seeds: int | None = None, scale: str | None = None, store: str | Path = "runs", device: str = "cpu"
+    data: str,
+    seeds: int | None = None,
+    scale: str | None = None,
+    store: str | Path = "runs",
+    device: str = "cpu",
+    stack: int = 0,
 ) -> JudgedStore:
     """Judge every printed table by the runs that `msa tables` with the same arguments would make; nothing is trained.
 
@@ -51,13 +56,13 @@ def judge_store(
     """
     seeds, scale = amount(data, seeds, scale)
     expect_data(data)
-    tables = table_rows(data, seeds, scale, store, device)
+    tables = table_rows(data, seeds, scale, store, device, stack)
     notes = list(dict.fromkeys(reason for table in tables for reason in table["skipped"]))
     if not any(table["data"] for table in tables):
         raise ValueError(f"{data!r} cannot stand for the data set of any printed table: {' '.join(notes)}")
     pages = pages_from(tables)
     provenance = {
-        "Command": shlex.join(["msa", "check", "--data", data, "--seeds", str(seeds), "--scale", scale]),
+        "Command": words("check", "", data, seeds, scale, stack),
         "Seeds": f"{seeds}, from {FIRST_SEED} on",
         "Scale": SCALES[scale].cost,
     }

@@ -9,9 +9,11 @@ from msa_lib.data import Dataset
 from msa_lib.data.encoders import encoder_problem
 from msa_lib.models import MODELS, card
 from msa_lib.runs import Run
+from msa_lib.runs.grids import in_stacks
 from msa_lib.study.pages import BASELINES, FIRST_SEED, PAGES, SCALES, amount, tuned_label
 from msa_lib.study.standins import stands_in
 from msa_lib.train import TrainConfig
+from msa_lib.train.stacked import unstackable
 
 TRAINING = {setting.name for setting in fields(TrainConfig)}
 
@@ -26,15 +28,20 @@ def runs_of(
     device: str = "cpu",
     train: bool = True,
     baseline_seeds: int | None = None,
+    stack: int = 0,
 ) -> list[Run]:
     """Every run of a page on `dataset` (loaded from `name`, `root`): rows x seeds, reference predictors once.
 
     The seeds of baselines beside a paper's rows are bounded by `baseline_seeds`, or else by the scale (`Scale.others`).
+    With `stack` the seeds of each row whose model can be stacked train so many at once, which makes them other runs
+    (`train.stacked`); those of the other rows train one by one in any case.
 
     Rows that the data cannot have are left out (`left_out` says why), and so is a row whose training settings are
     those of the scale anyway. Runs that are only looked up (`train` false) do not need their text encoder here.
     """
     seeds, scale = amount(name, seeds, scale)
+    if stack < 0:
+        raise ValueError(f"The number of seeds at once is {stack}; expected 1 or more, or 0 for one by one.")
     size, runs, printed = SCALES[scale], [], stands_in(page, name, dataset)
     for label, (model, own) in _rows(page, dataset, scale, train)[0].items():
         if model not in MODELS:
@@ -47,8 +54,10 @@ def runs_of(
         switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
         train = {k: v for k, v in settings.items() if k in TRAINING}
         few = (baseline_seeds or size.others) if model in BASELINES and not PAGES[page].on_demand else None
-        for seed in range(FIRST_SEED, FIRST_SEED + min(seeds, few or seeds)):
-            runs.append(Run(model, name, seed, switches, train, root or None, device, label))
+        first = range(FIRST_SEED, FIRST_SEED + min(seeds, few or seeds))
+        at_once = {} if not stack or unstackable(model, switches) else in_stacks(first, stack)
+        for seed in first:
+            runs.append(Run(model, name, seed, switches, train | at_once.get(seed, {}), root or None, device, label))
     return runs
 
 

@@ -30,16 +30,17 @@ class Shown:
     seeds: int
     scale: str
     store: str
+    stack: int
     source: str  # where the rows come from, and what is out of date about them, as sentences
 
     def caption(self) -> str:
         """What must stand under a table: data, seeds, spread, selection rule, command."""
-        command = captions.command(self.name, self.root, self.seeds, self.scale, self.page)
+        command = captions.command(self.name, self.root, self.seeds, self.scale, self.page, self.stack)
         return captions.caption(self.data, self.rows, self.scale, command, self.page)
 
     def picture(self, text: str) -> str:
         """The caption of a figure: what it shows, on which data, with which seeds, by which command."""
-        return captions.picture(text, self.data, self.seeds, self.name, self.root, self.scale, self.page)
+        return captions.picture(text, self.data, self.seeds, self.name, self.root, self.scale, self.page, self.stack)
 
     def tables(self, make: Callable[[], Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
         """What figures are drawn from: measured on the runs by `make`, or kept with the reference run.
@@ -92,6 +93,7 @@ def shown(
     store: str = "",
     jobs: int = 1,
     device: str = "cpu",
+    stack: int = 0,
     only: Collection[str] | None = None,
 ) -> Shown:
     """The rows of a page: those of the reference run where it has this data, scale and number of seeds, else trained.
@@ -106,21 +108,22 @@ def shown(
     data = dataset_of(name, root)
 
     def asked(few: int | None) -> list[Run]:
-        runs = runs_of(page, name, root, data, seeds, scale, device, baseline_seeds=few)
+        runs = runs_of(page, name, root, data, seeds, scale, device, baseline_seeds=few, stack=stack)
         return runs if only is None else [run for run in runs if run.label in only]
 
-    if not train and own and reference_run.covers(page, runs := asked(few), scale):
+    if not (train or stack) and own and reference_run.covers(page, runs := asked(few), scale):
         rows, said = reference_run.find(runs), [reference_run.said(page)]
         if changed := reference_run.differences(runs, {name: data.fingerprint}):
             said += [*changed, f"`{reference_run.RENEW}` renews it."]
-        return Shown(page, name, root, data, runs, rows, seeds, scale, "", " ".join(said))
+        return Shown(page, name, root, data, runs, rows, seeds, scale, "", stack, " ".join(said))
     store, runs = captions.folder(store), asked(None)
     rows = grid(runs, store, jobs)
     said = "Trained here."
     if not train and own:
         other = f"{about['scale']} scale, planted data, at most {own} seeds, CPU"
-        said += f" The reference run ({other}) does not have {short_name(name)} at {scale} scale with {seeds} seeds."
-    return Shown(page, name, root, data, runs, rows, seeds, scale, store, said)
+        said += f" The reference run ({other}) does not have {short_name(name)} at {scale} scale with {seeds} seeds"
+        said += f", {stack} of them at once." if stack else "."
+    return Shown(page, name, root, data, runs, rows, seeds, scale, store, stack, said)
 
 
 def table_of(*halves: Shown) -> dict:
@@ -130,7 +133,7 @@ def table_of(*halves: Shown) -> dict:
 
 
 def every_table(
-    dataset: str, seeds: int, scale: str, train: bool, store: str, device: str = "cpu"
+    dataset: str, seeds: int, scale: str, train: bool, store: str, device: str = "cpu", stack: int = 0
 ) -> tuple[list[dict], str]:
     """`study.table_rows` of the reference run where it has this data, scale and number of seeds, else of the store.
 
@@ -138,10 +141,10 @@ def every_table(
     """
     about = reference_run.meta()
     held = dataset == "planted" and scale == about.get("scale") and seeds <= about.get("seeds", 0) and device == "cpu"
-    if held and not train:
+    if held and not train and not stack:
         return table_rows(dataset, seeds or about["seeds"], scale, None), reference_run.said()
     said = "What the store holds." if store else "There is no store: nothing of the tables is known."
-    return table_rows(dataset, seeds or reference_seeds(), scale, captions.folder(store), device), said
+    return table_rows(dataset, seeds or reference_seeds(), scale, captions.folder(store), device, stack), said
 
 
 def reference_seeds() -> int:

@@ -19,7 +19,9 @@ from msa_lib.study.rows import runs_of
 from msa_lib.study.standins import places, stands_in
 
 
-def table_rows(data: str, seeds: int, scale: str, store: str | Path | None, device: str = "cpu") -> list[dict]:
+def table_rows(
+    data: str, seeds: int, scale: str, store: str | Path | None, device: str = "cpu", stack: int = 0
+) -> list[dict]:
     """What the store holds of every printed table when the study is asked to run on `data`; nothing is trained.
 
     Without a store, what the reference run holds. One dict per table: see `printed_table`.
@@ -37,7 +39,7 @@ def table_rows(data: str, seeds: int, scale: str, store: str | Path | None, devi
                 skipped.append(str(problem))
                 continue
             few = reference_run.seeds_of(name)[1] if store is None else None
-            runs = runs_of(name, half, root, dataset, seeds, scale, device, train=False, baseline_seeds=few)
+            runs = runs_of(name, half, root, dataset, seeds, scale, device, False, few, stack)
             parts.append((half, dataset, reference_run.find(runs) if store is None else finished(runs, store)))
         tables.append(printed_table(name, parts, scale, skipped))
     return tables

@@ -61,6 +61,8 @@ class TrainConfig:
                 raise ValueError(f"training setting {name}={value!r}: expected a number of at least {least}.")
         if len(set(self.stack)) < len(self.stack):
             raise ValueError(f"training setting stack={self.stack!r}: expected every seed once.")
+        if self.stack and self.compiled:
+            raise ValueError("compiled=True and stack do not go together; expected one of them.")
 
 
 @dataclass
@@ -122,8 +124,6 @@ def requested(model_name: str, config, seeds: Sequence[int], device: str) -> Tra
         raise ValueError(f"No model {model_name!r}: expected one of {', '.join(models.MODELS)}.")
     check_device(device)
     arithmetic.check(config.precision, device)
-    if config.stack and config.compiled:
-        raise ValueError("compiled=True and stack do not go together; expected one of them.")
     if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
         raise ValueError(f"seeds hold {twice[0]} more than once; expected every seed once.")
     return config

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from msa_lib import models
 from msa_lib.data import Batch, Dataset
+from msa_lib.switches import checked
 from msa_lib.train import arithmetic
 from msa_lib.train.loop import (
     RunResult,
@@ -58,7 +59,7 @@ def fit_stacked(
     config = requested(model_name, config, seeds, device)
     if config.stack not in ((), tuple(seeds)):
         raise ValueError(f"The seeds {tuple(seeds)} are not those of stack={config.stack}; expected the same.")
-    if problem := unstackable(model_name):
+    if problem := unstackable(model_name, config.switches):
         raise ValueError(problem)
     dataset = dataset.to(device)
     with arithmetic.computing(config.threads, config.precision):
@@ -66,16 +67,19 @@ def fit_stacked(
         return _train(runs, Stack([run.procedure for run in runs]), folder, report)
 
 
-def unstackable(model_name: str) -> str:
-    """Why seeds of a model cannot be stacked, from what its procedure changes of the default; empty if they can."""
+def unstackable(model_name: str, switches: Mapping | None = None) -> str:
+    """Why seeds of a model with these switches cannot be stacked: what its procedure changes of the default, or a text
+    encoder; empty if they can."""
     recipe = getattr(models.MODELS[model_name], "Procedure", Procedure)
     own = {name for part in recipe.__mro__ if part not in Procedure.__mro__ for name in vars(part)}
     own = {name for name in own if name == "__init__" or not name.startswith("__")} - FREE
-    if not own:
-        return ""
-    return (
-        f"{model_name} has a training procedure of its own ({', '.join(sorted(own))}) and cannot be stacked: {ALONE}."
-    )
+    if own:
+        names = ", ".join(sorted(own))
+        return f"{model_name} has a training procedure of its own ({names}) and cannot be stacked: {ALONE}."
+    config = checked(models.MODELS[model_name].Config, dict(switches or {}), f"{model_name} switch")
+    if getattr(config, "bert", "precomputed") != "precomputed":
+        return f"{model_name} with a text encoder inside cannot be stacked: {ALONE}."
+    return ""
 
 
 class Objective(nn.Module):
@@ -96,10 +100,8 @@ class Stack:
         self.config, self.dataset, self.network = procedures[0].config, procedures[0].dataset, procedures[0].network
         self.device = self.dataset.train.device
         self.each = [Objective(procedure.network).train() for procedure in procedures]
-        name = type(procedures[0].network).__name__
-        if any("text_encoder." in part for part, _ in self.each[0].named_parameters()):
-            raise ValueError(f"{name} with a text encoder inside cannot be stacked: {ALONE}.")
         if type(procedures[0].optimisers["main"]) not in ELEMENTWISE:
+            name = type(procedures[0].network).__name__
             raise ValueError(f"The optimiser of {name} may mix the seeds of a stack: {ALONE}.")
         weights, buffers = stack_module_state(self.each)
         self.values = {part: value.detach() for part, value in (weights | buffers).items()}
