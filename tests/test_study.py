@@ -18,7 +18,7 @@ from msa_lib.data import load_dataset
 from msa_lib.data.oracle import ceilings_on
 from msa_lib.models import MODELS
 from msa_lib.notebooks import declared_parameters
-from msa_lib.study import batch, pages
+from msa_lib.study import batch, captions, pages
 from msa_lib.train.stacked import unstackable
 from papers_check import load_reported
 from papers_check.judge.judged_tables import assemble, pages_from
@@ -105,7 +105,8 @@ def test_printed_rows_of_ours_have_a_label_in_the_grid(page):
 
 
 def test_under_every_table_on_planted_data_stands_what_could_be_reached_there():
-    data, rows = load_dataset(SMOKE), pd.DataFrame({"selection": ["val_mae"], "seed": [1111], "label": ["full"]})
+    data, row = load_dataset(SMOKE), {"selection": "val_mae", "seed": 1111, "label": "full", "train": "{}"}
+    rows = pd.DataFrame([row])
     told = study.caption(data, rows, "smoke", "COMMAND", "amsgfn_table2_mosi").splitlines()
     (line,) = [number for number, text in enumerate(told) if text.startswith("Reachable there: MAE of an oracle")]
     numbers = [float(text) for text in told[line + 3].split()]
@@ -336,6 +337,16 @@ def test_rows_that_cannot_be_stacked_are_named_once_and_train_as_ever(tmp_path, 
     usual = study.runs_of("baselines", SMOKE, None, data, 2, "smoke")
     assert usual == study.runs_of("baselines", SMOKE, None, data, 2, "smoke", stack=0)
     assert not any("stack" in run.train for run in usual)
+
+
+def test_a_caption_says_which_seeds_trained_at_once():
+    def line(*stacks) -> list[str]:
+        rows = [{"label": f"row {i}", "train": json.dumps({"stack": stack})} for i, stack in enumerate(stacks)]
+        return captions.at_once(pd.DataFrame(rows, columns=["label", "train"]))
+
+    assert line() == line([], []) == []
+    (mixed,) = line([1111, 1112], [], [1113])
+    assert mixed == "Seeds trained at most 2 at once: other runs than seed by seed. Trained seed by seed: row 1."
 
 
 def test_every_page_of_rows_can_be_told_of_stacks():

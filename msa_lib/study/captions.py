@@ -90,8 +90,6 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
 
 def at_once(trained: pd.DataFrame) -> list[str]:
     """Which rows are of seeds that trained at once, a line; none if every seed trained alone."""
-    if trained.empty:
-        return []
     sizes = trained["train"].map(lambda text: len(json.loads(text).get("stack", ())))
     if not sizes.any():
         return []

@@ -39,7 +39,8 @@ def table_rows(
                 skipped.append(str(problem))
                 continue
             few = reference_run.seeds_of(name)[1] if store is None else None
-            runs = runs_of(name, half, root, dataset, seeds, scale, device, False, few, stack)
+            which = {"train": False, "baseline_seeds": few, "stack": stack}
+            runs = runs_of(name, half, root, dataset, seeds, scale, device, **which)
             parts.append((half, dataset, reference_run.find(runs) if store is None else finished(runs, store)))
         tables.append(printed_table(name, parts, scale, skipped))
     return tables
