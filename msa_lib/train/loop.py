@@ -265,7 +265,7 @@ def _score(procedure: Procedure, epoch: int) -> tuple[float, dict[str, float]]:
     return (-valid["corr"] if config.selection == "val_corr" else valid["mae"]), valid
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict(
     network: nn.Module, split: Split, batch_size: int = 64, extras: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
@@ -292,11 +292,11 @@ def scores(outputs: Mapping[str, np.ndarray], scale: str) -> dict[str, float]:
 
 
 def evaluate_split(network: nn.Module, split: Split, scale: str, batch_size: int = 64) -> dict[str, float]:
-    outputs = predict(network, split, batch_size)
+    outputs = predict(network, split, batch_size, extras=())
     return evaluate(outputs["labels"], outputs["predictions"], scale=scale)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def mean_loss(network: nn.Module, split: Split, batch_size: int, term: str = "total") -> float:
     """A loss term per sample; contrastive terms see the batches as they come, the last one being smaller."""
     network.eval()
