@@ -19,7 +19,7 @@ from msa_lib.models import MODELS, build_model
 from msa_lib.train import TrainConfig, evaluate_split, fit, mean_loss, predict
 from msa_lib.train import loop as train
 from msa_lib.train.procedure import Procedure
-from msa_lib.train.state import unpacked
+from msa_lib.train.state import packed, unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -475,6 +475,18 @@ def test_a_damaged_state_is_not_the_end(planted, tmp_path, damage):
     result = fit("toy", planted, config, [1], folder=tmp_path, report=told.append)[0]
     assert told == result.history == whole.history  # from the beginning
     assert np.array_equal(result.outputs["predictions"], whole.outputs["predictions"])
+
+
+def test_a_state_comes_back_as_it_was():
+    """Tensors of several kinds and of no size among numbers, at any depth; apart from each other."""
+    numbers = {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(2, 3)}, 1: {"step": torch.tensor(4.0)}}
+    state = {"state": numbers, "betas": (0.9, 0.999), "kept": [torch.arange(3), None, torch.zeros(0, 2)]}
+    state |= {"turned": torch.randn(2, 3).T, "seen": torch.tensor([True]), "rng": torch.get_rng_state(), "names": ["w"]}
+    got = unpacked(bytes(packed(state)))
+    assert repr(got) == repr(state)
+    got["state"][0]["exp_avg"].zero_()
+    assert got["state"][1]["step"] == 4
+    assert torch.equal(got["rng"], state["rng"])
 
 
 def test_a_state_is_data_only(planted, tmp_path):
