@@ -17,9 +17,9 @@ import pandas as pd
 from scipy import stats
 
 from msa_lib.models import MODELS
-from msa_lib.study.differences import spread
 from papers_check.checks.gaps import load_gaps
 from papers_check.judge.intervals import holm
+from papers_check.judge.leads import spread
 
 FIXED = ("bert", "pair_weights", "modalities")  # what the text encoder is, a triple, which modalities there are
 FACTORS = (0.5, 2.0)  # a number that is open is halved and doubled
