@@ -134,13 +134,17 @@ def test_order_and_concordance():
 
 
 def test_answers_count_and_say_when_seeds_are_few():
-    found = leads(values(full=0.5, worse=0.6, same=0.5), "full", ["worse", "same"], {"ridge": 0.45})
+    scores = values(full=0.5, worse=0.6, same=0.5)
+    found = leads(scores, "full", ["worse", "same"], {"ridge": 0.45})
     said = answers.answer_of_leads("X", "MAE", "here", found, ["ridge"])
-    assert said.startswith(
-        "1 of 3 rows are clearly worse than X in MAE here; clearly better is ridge; undecided is same."
-    )
+    assert said.startswith("X in MAE here: clearly ahead of worse; clearly behind ridge; undecided against same. Lead")
     assert "ridge -0.0" in said
-    assert "nothing is decided" not in said
+    assert "nothing is" not in said
+    scores.loc[scores.index[1:], "same"] = np.nan
+    said = answers.answer_of_leads("X", "MAE", "here", leads(scores, "full"))
+    assert said == "X in MAE here: clearly ahead of worse. For want of 5 seeds nothing is said of same."
+    said = answers.answer_of_leads("X", "MAE", "here", leads(scores.iloc[:1], "full"))
+    assert said == "X in MAE here: no row has seeds enough. With 1 seed nothing is decided: 5 are needed."
     assert answers.few([3, 10]) == " With 3 seeds nothing is decided: 5 are needed."
     assert answers.number(0.5, np.nan, np.nan) == "+0.500"
     assert answers.listed([]) == "none"

@@ -21,18 +21,17 @@ def lead_of(line: pd.Series | dict, decimals: int = 3) -> str:
 
 
 def answer_of_leads(own: str, metric: str, where: str, found: pd.DataFrame, named: Sequence[str] = ()) -> str:
-    """Over how many rows `own` leads: "Over 4 of 9 rows ...". Those in `named` are given with lead and interval.
+    """Of which rows `own` is ahead: "X in MAE here: clearly ahead of ridge; undecided against y.". Those in `named` are
+    given with lead and interval.
 
-    `where` says on which data and with how many seeds. Below the least number of seeds nothing is decided, said so.
+    `where` says on which data and with how many seeds. Of rows with fewer than `FLOOR` seeds nothing is said, said so.
     """
-    counts = {word: list(found.loc[found["says"] == word, "row"]) for word in (AHEAD, BEHIND, OPEN)}
-    parts = [f"{len(counts[AHEAD])} of {len(found)} rows are clearly worse than {own} in {metric} {where}"]
-    if counts[BEHIND]:
-        parts.append(f"clearly better {_are(counts[BEHIND])}")
-    if counts[OPEN]:
-        parts.append(f"undecided {_are(counts[OPEN])}")
+    judged = found[found["seeds"] >= FLOOR]
+    words = {AHEAD: "clearly ahead of", BEHIND: "clearly behind", OPEN: "undecided against"}
+    parts = {start: list(judged.loc[judged["says"] == word, "row"]) for word, start in words.items()}
+    told = "; ".join(f"{start} {listed(rows)}" for start, rows in parts.items() if rows)
+    text = f"{own} in {metric} {where}: {told or 'no row has seeds enough'}."
     shown = [lead_of(line) for line in found.to_dict("records") if line["row"] in named]
-    text = "; ".join(parts) + "."
     if shown:
         text += f" Lead in {metric} with 95 % interval: {'; '.join(shown)}."
     return text + wanting(found["row"], found["seeds"])
@@ -51,10 +50,6 @@ def few(seeds: Iterable[int]) -> str:
     """What must be said where there are too few seeds for a verdict; else nothing."""
     least = min(seeds, default=0)
     return f" With {least} seed{'s' * (least != 1)} nothing is decided: {FLOOR} are needed." if least < FLOOR else ""
-
-
-def _are(names: Sequence[str]) -> str:
-    return f"{'is' if len(names) == 1 else 'are'} {listed(names)}"
 
 
 def listed(names: Sequence[str]) -> str:
