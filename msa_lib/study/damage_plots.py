@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from msa_lib.study.plots import OWN, SHARES, _row_colours, _titled
+from msa_lib.study.plots import FIXED, OWN, SHARES, _titled, row_colours
 
 WORDS = {"noise": "noise / signal (deviations)", "missing": "share of samples without it",
          "frames": "share of its steps zero", "shuffled": "share of its steps shuffled",
@@ -46,7 +46,7 @@ def _among_many(row: str) -> dict:
     if row in OWN:
         return {"color": OWN[row], "label": row, "lw": 2, "marker": "o", "ms": 4}
     if row in ("ridge", "label mean"):
-        return {"color": "0.25", "label": row, "lw": 1.6, "ls": "--" if row == "ridge" else ":"}
+        return {"color": FIXED.get(row, "0.25"), "label": row, "lw": 1.6, "ls": "--" if row == "ridge" else ":"}
     return {"color": "0.75", "label": "a baseline, one line each", "lw": 0.9}
 
 
@@ -82,7 +82,7 @@ def retrained(found: pd.DataFrame, synthetic: bool) -> Figure:
     figure, axes = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 3.8), sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds, strict=True):
         sns.lineplot(found[found["kind"] == kind], x="level", y="mae", hue="row", style="row", markers=True, ax=axis,
-                     dashes=False, palette=dict(zip(names, _row_colours(names), strict=True)),
+                     dashes=False, palette=row_colours(names),
                      errorbar=("pi", 100), legend=kind == kinds[0])  # fmt: skip
         axis.set(title=kind, xlabel=WORDS[kind], ylabel="test MAE")
     sns.move_legend(axes[0, 0], "upper left", title="", fontsize=8, ncols=2)

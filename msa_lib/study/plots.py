@@ -20,7 +20,10 @@ FACTORS = ("emotion", "context", "ambiguity", "noise")
 _PALETTE = sns.color_palette("colorblind", 10)
 COLOURS = dict(zip(MODALITIES, _PALETTE[:3], strict=True))
 FACTOR_COLOURS = dict(zip(FACTORS, (_PALETTE[i] for i in (3, 9, 4, 7)), strict=True))
-ROW_COLOURS = ("black", "#882255", "#332288", "#999933", "0.6", "#44AA99")  # of rows, in their order
+OWN = {"AMSGFN": "black", "DSRF": "#882255"}  # among many rows these have a colour, the others are grey
+FIXED = OWN | {"ridge": "0.5"}  # the same in every figure
+ROW_COLOURS = ("#332288", "#999933", "#44AA99", *_PALETTE)  # of other rows, in their order
+ORACLE = "#999933"
 SHARES = "Greys"
 sns.set_theme(style="whitegrid", context="notebook")
 plt.rcParams.update({"figure.dpi": 72, "svg.fonttype": "none", "svg.hashsalt": "msa"})  # text stays text; no random ids
@@ -195,11 +198,15 @@ def probe_grid(found: pd.DataFrame, synthetic: bool) -> Figure:
     """Skill and shuffled control of every factor on every target: columns vector, target, skill, control; means."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.9))
     for axis, column, title in zip(
-        axes, ("skill", "control"), ("skill: 0 nothing, 1 everything", "score on shuffled targets"), strict=True
+        axes,
+        ("skill", "control"),
+        ("skill: 0 nothing, 1 everything", "shuffled targets: $R^2$, accuracy, area under ROC, $R^2$"),
+        strict=True,
     ):
         table = found.pivot_table(index="vector", columns="target", values=column, sort=False, dropna=False)
         sns.heatmap(table, annot=True, fmt=".2f", vmin=0, vmax=1, cmap=SHARES, cbar=False, ax=axis)
-        axis.set(title=title, xlabel="", ylabel="")
+        axis.set(xlabel="", ylabel="")
+        axis.set_title(title, fontsize=10)
         axis.tick_params(axis="y", rotation=0)
     return _titled(figure, "What each factor carries, by linear probes", synthetic)
 
@@ -222,27 +229,27 @@ def robustness(found: pd.DataFrame, metric: str, synthetic: bool) -> Figure:
     """Curves of a metric against noise and against missing rate: columns row, seed, kind, modality, level, <metric>."""
     present, names = list(found["modality"].unique()), list(found["row"].unique())
     figure, axes = plt.subplots(2, len(present), figsize=(4 * len(present), 7), sharey=True, squeeze=False)
-    palette = dict(zip(names, ROW_COLOURS, strict=False))
+    palette = row_colours(names)
     word = {"mae": "MAE", "corr": "Corr"}[metric]
     for line, kind in zip(axes, ("noise", "missing"), strict=True):
         for axis, modality in zip(line, present, strict=True):
             part = found[(found["kind"] == kind) & (found["modality"] == modality)]
-            legend = kind == "noise" and modality == present[0]
+            legend = kind == "noise" and modality == present[-1]
             sns.lineplot(part, x="level", y=metric, hue="row", style="row", markers=True, dashes=False, ax=axis,
                          palette=palette, errorbar=("pi", 100), legend=legend)  # fmt: skip
             what = "noise / signal (deviations)" if kind == "noise" else "share of test samples without it"
             axis.set(title=f"{modality}, {kind}", xlabel=what, ylabel=word)
-    axes[0, 0].get_legend().set_title("")
-    return _titled(figure, f"{word} with one modality corrupted", synthetic)
+    handles, names = axes[0, -1].get_legend_handles_labels()
+    axes[0, -1].get_legend().remove()
+    _titled(figure, f"{word} with one modality corrupted", synthetic)
+    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.01), fontsize=10, ncols=len(names))
+    return figure
 
 
-OWN = {"AMSGFN": ROW_COLOURS[0], "DSRF": ROW_COLOURS[1]}  # among many rows these have a colour, the others are grey
-
-
-def _row_colours(names: Sequence[str]) -> list:
-    """The colours of the two studied models are theirs; other rows take those that are left, in their order."""
-    left = [colour for colour in (*ROW_COLOURS[2:], *_PALETTE) if colour not in OWN.values()]
-    return [OWN[name] if name in OWN else left.pop(0) for name in names]
+def row_colours(names: Sequence[str]) -> dict:
+    """The studied models and ridge look the same everywhere; other rows take the colours that are left, in order."""
+    left = list(ROW_COLOURS)
+    return {name: FIXED[name] if name in FIXED else left.pop(0) for name in names}
 
 
 def gains(found: pd.DataFrame, margin: float) -> Figure:
@@ -252,12 +259,13 @@ def gains(found: pd.DataFrame, margin: float) -> Figure:
         y = np.arange(len(part))[::-1]
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
         ax.axvline(0, color="0.4", lw=1)
-        ax.plot(part["oracle"], y, "D", color=ROW_COLOURS[1], mfc="none", label="oracle")
+        ax.plot(part["oracle"], y, "D", color=ORACLE, mfc="none", label="oracle")
         reach = np.vstack([part["gain"] - part["low"], part["high"] - part["gain"]])
-        ax.errorbar(part["gain"], y, xerr=reach, fmt="o", color=ROW_COLOURS[0], ms=4, capsize=3, label="learned")
+        ax.errorbar(part["gain"], y, xerr=reach, fmt="o", color="black", ms=4, capsize=3, label="learned")
         ax.locator_params(axis="x", nbins=6)
         ax.set_ylim(-0.6, len(part) - 0.4)
-        ax.set(title=f"{control} control", xlabel="gain in MAE", yticks=y, yticklabels=part["comparison"])
+        ax.set(title=f"{control} control", yticks=y, yticklabels=part["comparison"])
+        ax.set_xlabel("gain in MAE: the mechanism helps ▸")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right", fontsize="small", ncols=2)
     return _titled(figure, "What each mechanism is worth", True)
 
@@ -273,8 +281,7 @@ def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: b
     styles = {"ridge T": ":", "ridge": "-", "no cue": "--", "cue": "-.", "amsgfn": "-", "dsrf": "-"}
     said = {"ridge T": "ridge, text alone", "no cue": "oracle, no cue", "cue": "oracle, cue",
             "amsgfn": "AMSGFN", "dsrf": "DSRF"}  # fmt: skip
-    colours = dict(zip(styles, ("0.5", "0.5", ROW_COLOURS[3], ROW_COLOURS[3], ROW_COLOURS[1], ROW_COLOURS[2]),
-                       strict=True))  # fmt: skip
+    colours = dict(zip(styles, (FIXED["ridge"], FIXED["ridge"], ORACLE, ORACLE, *OWN.values()), strict=True))
     for name, style in styles.items():
         first.plot(shown["dose"], shown[name], style, color=colours[name], marker="o", ms=4, label=said.get(name, name))
     first.set(title="test MAE", ylim=(0, None))
@@ -302,10 +309,14 @@ def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: b
 
 
 def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure:
-    """By how much each row is behind `own`, with its interval: columns row, lead, low, high (own better: positive)."""
+    """By how much each row is behind `own`, with its interval: columns row, lead, low, high (own better: positive).
+
+    Filled where `says` decides (after Holm); without that column, where the row's own interval leaves 0 out.
+    """
     figure, axis = plt.subplots(figsize=(8, 0.36 * len(found) + 1.4))
     place = np.arange(len(found))[::-1]
-    clear = (found["low"] > 0) | (found["high"] < 0)
+    judged = "says" in found
+    clear = found["says"] != "undecided" if judged else (found["low"] > 0) | (found["high"] < 0)
     reach = np.abs(found[["low", "high"]].to_numpy().T - found["lead"].to_numpy())
     for chosen, fill in ((clear, "black"), (~clear, "white")):
         axis.errorbar(found["lead"][chosen], place[chosen], xerr=reach[:, chosen], fmt="o", color="black", mfc=fill,
@@ -313,7 +324,8 @@ def leads(found: pd.DataFrame, own: str, metric: str, synthetic: bool) -> Figure
     axis.axvline(0, color="0.5", ls="--", lw=1)
     axis.set(yticks=place, yticklabels=found["row"], xlabel=f"{metric} of the row minus that of {own}: worse than it ▸")
     none = found["low"].isna().all()
-    axis.set_title("no intervals: too few seeds" if none else "95 % intervals; filled: without 0", fontsize=10)
+    filled = "after Holm over the rows, not 0" if judged else "without 0, each row for itself"
+    axis.set_title("no intervals: too few seeds" if none else f"95 % intervals; filled: {filled}", fontsize=10)
     return _titled(figure, f"What each row loses against {own}", synthetic)
 
 

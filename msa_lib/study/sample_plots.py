@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msa_lib import MODALITIES
-from msa_lib.study.plots import COLOURS, FACTORS, SHARES, _row_colours, _titled
+from msa_lib.study.plots import COLOURS, FACTORS, SHARES, _titled, row_colours
 
 MARKS = "osD^vP*X"
 
@@ -25,7 +25,7 @@ def predicted(found: pd.Series, span: float, title: str, synthetic: bool) -> Fig
     axis.axvline(found["label"], color="0.4", ls="--", label=f"label {found['label']:+.1f}")
     axis.hlines(place, found["label"], guesses, color="0.75", lw=2, zorder=1)
     for y, value, colour, mark in zip(
-        place, guesses, _row_colours(list(guesses.index)), MARKS * len(place), strict=False
+        place, guesses, row_colours(list(guesses.index)).values(), MARKS * len(place), strict=False
     ):
         axis.plot(value, y, mark, color=colour, ms=8)
     axis.set(yticks=place, yticklabels=guesses.index, xlim=(-1.15 * span, 1.15 * span), ylim=(-0.6, len(place) - 0.4))
@@ -54,7 +54,7 @@ def under_noise(found: pd.DataFrame, label: float, modality: str, synthetic: boo
     """Predictions of one sample as one modality gets noisy: `explore.under_noise`; `at`: where a slider stands."""
     rows = found.set_index("level")
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    for name, colour, mark in zip(rows, _row_colours(list(rows)), MARKS * len(rows.columns), strict=False):
+    for name, colour, mark in zip(rows, row_colours(list(rows)).values(), MARKS * len(rows.columns), strict=False):
         axis.plot(rows.index, rows[name], color=colour, marker=mark, label=name)
     axis.axhline(label, color="0.4", ls="--", label="label")
     if at is not None:

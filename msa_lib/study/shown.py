@@ -75,6 +75,15 @@ class Shown:
         there = set(self.rows["label"])
         return [label for label, word in fidelity(PAGES[self.page]).items() if word == "partial" and label in there]
 
+    def unfinished(self) -> str:
+        """For an answer: how many runs kept their last epoch, and so might have gone on improving; else nothing."""
+        runs = self.rows[self.rows["selection"] != ""].drop_duplicates("run").dropna(subset="best_epoch")
+        last = int((runs["best_epoch"] >= runs["epochs"]).sum())
+        if not last:
+            return ""
+        most = int(runs["epochs"].max())
+        return f" {last} of {len(runs)} runs kept the last of {most} epochs and might have gone on improving."
+
     def where(self) -> str:
         """For a sentence: "on planted (synthetic) data (planted-mosi, 10 seeds)"; a smoke run says that it is one."""
         kind = "planted (synthetic)" if self.data.synthetic else "real"
