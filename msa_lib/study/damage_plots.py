@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from msa_lib.study.plots import FIXED, OWN, SHARES, _titled, row_colours
+from msa_lib.study.plots import OWN, SHARES, _titled, row_colours
 
 WORDS = {"noise": "noise / signal (deviations)", "missing": "share of samples without it",
          "frames": "share of its steps zero", "shuffled": "share of its steps shuffled",
@@ -46,7 +46,7 @@ def _among_many(row: str) -> dict:
     if row in OWN:
         return {"color": OWN[row], "label": row, "lw": 2, "marker": "o", "ms": 4}
     if row in ("ridge", "label mean"):
-        return {"color": FIXED.get(row, "0.25"), "label": row, "lw": 1.6, "ls": "--" if row == "ridge" else ":"}
+        return {"color": "0.25", "label": row, "lw": 1.6, "ls": "--" if row == "ridge" else ":"}
     return {"color": "0.75", "label": "a baseline, one line each", "lw": 0.9}
 
 
