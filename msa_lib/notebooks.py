@@ -248,11 +248,23 @@ def _store(node: NotebookNode, partial: Path, final: Path) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = joined([output for output in cell.outputs if WIDGET not in output.get("data", {})])
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
     nbformat.write(node, partial)
     os.replace(partial, final)
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs of a cell with what was printed in one go in one piece: a busy machine sends it in several."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        before = whole[-1] if whole else {}
+        if output.output_type == before.get("output_type") == "stream" and output.name == before.name:
+            before.text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def _failed(notebook: Path, partial: Path, cell: int | None, reason: str) -> NotebookFailed:

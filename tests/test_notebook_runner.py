@@ -16,10 +16,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from msa_lib import notebook_process, notebooks
-from msa_lib.notebooks import NotebookFailed, declared_parameters, execute, read_result, refresh
+from msa_lib.notebooks import NotebookFailed, declared_parameters, execute, joined, read_result, refresh
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'epochs: int = 3  # how long\nname: str = "tiny"\nwidths: dict = {"a": [1, 2]}\nresult: str = ""'
@@ -359,3 +359,12 @@ def test_command_line_names_the_failure(tmp_path: Path, capsys: pytest.CaptureFi
         notebooks._main([str(tmp_path / "absent.ipynb")])
     with pytest.raises(SystemExit, match="one or more notebooks"):
         notebooks._main([])
+
+
+def test_what_was_printed_in_pieces_is_stored_in_one():
+    pieces = [new_output("stream", name=name, text=text) for name, text in (("stdout", "a"), ("stdout", "\n"))]
+    shown = new_output("display_data", data={"text/plain": "x"})
+    after = [new_output("stream", name=name, text="b\n") for name in ("stdout", "stderr")]
+    found = joined([*pieces, shown, *after])
+    assert [output.get("text") for output in found] == ["a\n", None, "b\n", "b\n"]
+    assert joined([]) == []
