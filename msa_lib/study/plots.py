@@ -286,7 +286,7 @@ def doses(errors: pd.DataFrame, found: pd.DataFrame, margin: float, synthetic: b
         first.plot(shown["dose"], shown[name], style, color=colours[name], marker="o", ms=4, label=said.get(name, name))
     first.set(title="test MAE", ylim=(0, None))
     first.legend(fontsize=8)
-    low, high = found["low"].min(), found["high"].max()
+    low, high = found[["low", "gain"]].min().min(), found[["high", "gain"]].max().max()  # one seed has a gain alone
     for axis, name in zip(panels, names, strict=False):
         axis.axhspan(-margin, margin, color="0.9", zorder=0)
         axis.axhline(0, color="0.4", lw=1)
