@@ -8,8 +8,8 @@ one another, for a run is locked in the store.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Executor
 from contextlib import ExitStack, contextmanager
 
 from msa_lib.runs.store import RunFailed
@@ -41,12 +41,44 @@ def dask_executor(address: str, jobs: int = 1, device: str = "cpu") -> Iterator[
         else:
             client = stack.enter_context(_connected(Client, address))
         try:
-            yield client.get_executor(pure=False, retries=RETRIES, **needs)
+            yield _Cluster(client, needs)
         except KilledWorker as problem:
             raise RunFailed(
                 f"{problem.allowed_failures + 1} workers died of one run (out of memory?); what is finished is kept, "
                 f"and the same command goes on from there."
             ) from None
+
+
+class _Cluster(Executor):
+    """The part of an executor that a grid needs. Dask's own waits for ever for a result that was on its way when the
+    connection was lost."""
+
+    def __init__(self, client, needs: dict) -> None:
+        self.client, self.how = client, {"pure": False, "retries": RETRIES, **needs}
+
+    def submit(self, function: Callable, /, *arguments) -> _Task:
+        return _Task(self.client.submit(function, *arguments, **self.how))
+
+
+class _Task:
+    """A task on the cluster, waited for and taken back as a future is."""
+
+    def __init__(self, future) -> None:
+        self.future = future
+
+    def result(self):
+        """Raises what the task raised, and CancelledError if the client lost its scheduler: Dask drops its tasks then,
+        even if the connection comes back, and whatever it raises amid a transfer is of the lost connection."""
+        try:
+            return self.future.result()
+        except Exception as problem:
+            if self.future.status == "error":
+                raise
+            raise CancelledError from problem
+
+    def cancel(self) -> None:
+        if self.future.status == "pending":
+            self.future.cancel()
 
 
 def _connected(client: type, address: str):

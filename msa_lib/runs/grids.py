@@ -61,16 +61,18 @@ def grid(
                 results += part
                 bar.update(len(part))
     except BrokenExecutor:  # of the system, for want of memory, or of a person
-        raise RunFailed(
-            f"A worker process was killed (out of memory?) when {len(results)} of {len(runs)} runs were done; they are "
-            f"kept, and the same command goes on from there."
-        ) from None
-    except CancelledError:  # the cluster went away
-        raise RunFailed(
-            f"The executor gave up when {len(results)} of {len(runs)} runs were done; they are kept, and the same "
-            f"command goes on from there."
-        ) from None
+        raise _broken_off("A worker process was killed (out of memory?)", runs, store) from None
+    except CancelledError:
+        raise _broken_off("The executor gave up (was its scheduler lost, or the way to it?)", runs, store) from None
     return _labelled(runs, results)
+
+
+def _broken_off(why: str, runs: Sequence[Run], store: str) -> RunFailed:
+    """What to raise of a grid that cannot go on."""
+    done = len(_found(runs, store))
+    return RunFailed(
+        f"{why} when {done} of {len(runs)} runs were done; they are kept, and the same command goes on from there."
+    )
 
 
 def together(runs: Sequence[Run]) -> list[list[Run]]:
@@ -114,13 +116,18 @@ def _end_with(parent: int) -> None:
 
 def finished(runs: Sequence[Run], store: Path | str = STORE) -> pd.DataFrame:
     """Those of `runs` that the store holds, as `grid` gives them; nothing is trained. No rows if it holds none."""
-    asked = [(run, parameters(run, Path(store))) for run in runs]
-    found = [(run, result_in(Path(store).resolve() / run_id(params), params)) for run, params in asked]
-    found = [(run, result) for run, result in found if result is not None]
+    found = _found(runs, store)
     if not found:
         results_in(store)  # says so if the store has only runs of before
         return pd.DataFrame()
     return _labelled([run for run, _ in found], [result for _, result in found])
+
+
+def _found(runs: Sequence[Run], store: Path | str) -> list[tuple[Run, dict]]:
+    """Those of `runs` that the store holds, with their results."""
+    asked = [(run, parameters(run, Path(store))) for run in runs]
+    found = [(run, result_in(Path(store).resolve() / run_id(params), params)) for run, params in asked]
+    return [(run, result) for run, result in found if result is not None]
 
 
 def _labelled(runs: Sequence[Run], results: Sequence[Mapping]) -> pd.DataFrame:
