@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--components", action="store_true", help="instead: the papers' tables of components, on ordinary planted data"
     )
+    instead.add_argument("--selector", action="store_true", help="instead: what AMSGFN's selector and gate learn")
     instead.add_argument(
         "--text", metavar="DATA", help="instead: this text with its labels and splits, audio and vision planted"
     )
@@ -276,9 +277,10 @@ def _tables(options) -> int:
 def _mechanisms(options) -> int:
     from tqdm import tqdm
 
-    from msa_lib.study import components, doses, mechanisms
+    from msa_lib.study import components, doses, mechanisms, selector
 
-    kind = doses if options.text else components if options.components else mechanisms
+    asked = {doses: options.text, components: options.components, selector: options.selector}
+    kind = next((kind for kind, wanted in asked.items() if wanted), mechanisms)
     which = {"text": options.text} if options.text else {}
     runs = kind.runs_of(options.names or kind.NAMES, options.seeds, options.scale, options.draws or 0, **which)
     until = options.minutes and time.monotonic() + 60 * options.minutes
