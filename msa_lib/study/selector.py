@@ -73,14 +73,18 @@ QUESTIONS: dict[str, Question] = {
     "shares": Question(
         _some("hard", "oracle", FIXED),
         {
-            "0.90": _selection(shares="0.9,0.05,0.05"),
-            "0.60": _selection(),
-            "0.34": _selection(shares="0.34,0.33,0.33"),
+            "text in 0.90": _selection(shares="0.9,0.05,0.05"),
+            "text in 0.60": _selection(),
+            "text in 0.34": _selection(shares="0.34,0.33,0.33"),
         },
     ),
     "conflict": Question(
         {"hard": {}, "w/o CCAM": MODELS["amsgfn"].VARIANTS["w/o CCAM"]},
-        {"0.0": _selection(conflict="0.0"), "0.2": _selection(), "0.5": _selection(conflict="0.5")},
+        {
+            "conflict in 0.0": _selection(conflict="0.0"),
+            "conflict in 0.2": _selection(),
+            "conflict in 0.5": _selection(conflict="0.5"),
+        },
     ),
     "gate": Question({"hard": {}}, {c: ("gate", c, "") for c in mechanisms.CONTROLS}, base=TEXT),
 }
@@ -108,7 +112,7 @@ def _levels(question: Question) -> list[tuple[str, tuple]]:
     """Name of a level -> its data, and the epoch after which training stops (0: when it has converged)."""
     if not question.epochs:
         return [(level, (*data, 0)) for level, data in question.levels.items()]
-    return [(str(epoch), (*data, epoch)) for data in question.levels.values() for epoch in question.epochs]
+    return [(f"epoch {epoch}", (*data, epoch)) for data in question.levels.values() for epoch in question.epochs]
 
 
 def _run(label, scale, draw, seed, switches, design, control, options, epoch) -> Run:
@@ -159,6 +163,14 @@ def seen(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> 
             found["opening on decoys"] = float(gate[~telling].mean())
             found["auc"] = float(roc_auc_score(telling, gate))
     return found
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the questions, their levels and arms; in a CSV file they are sorted by name."""
+    places = [(name, level, arm) for name, q in QUESTIONS.items() for level, _ in _levels(q) for arm in q.arms]
+    order = {place: k for k, place in enumerate(places)}
+    found = [order[place] for place in zip(rows["question"], rows["level"], rows["arm"], strict=True)]
+    return rows.assign(order=found).sort_values(["order", "seed"], ignore_index=True).drop(columns="order")
 
 
 def gains(
