@@ -1,5 +1,5 @@
-"""What AMSGFN's selector learns (Eqs. 3-5), on planted data whose dominant modality is known: by rule of selection, over
-training, where text dominates more or less often, where a second modality contradicts, and what its gate lets through.
+"""What AMSGFN's selector learns (Eqs. 3-5), on planted data whose dominant modality is known: by rule of selection,
+over training, where text dominates more or less often, where a second modality contradicts, and what its gate does.
 
 Every seed draws its own data; all rows of a level and seed share them.
 """
@@ -19,7 +19,7 @@ from msa_lib.models import MODELS
 from msa_lib.runs import Run, predictions
 from msa_lib.runs.identity import dataset_of
 from msa_lib.study import mechanisms
-from msa_lib.study.effects import FAMILY, PairedGap, judged, pairs
+from msa_lib.study.effects import PairedGap, judged, pairs
 from msa_lib.study.mechanisms import MEASURED, TEXT, TRAIN, data_of, places, those
 
 ROWS = Path(__file__).parent / "selector.csv"  # of the committed runs
@@ -27,8 +27,8 @@ WHICH = ["question", "level", "arm"]
 SEEN = ["named", "scored", "information", "majority", "doubt", "opening", "opening on decoys", "auc"]
 COLUMNS = [*WHICH, *MEASURED, *SEEN]
 
-# Rules of Eq. 4: arm -> switches. All compute s and weigh the modalities by it (Eq. 5), the fixed ones too, so that s can
-# do what p is there for; with s = 1 there is no such weight, and only choosing p is left.
+# Rules of Eq. 4: arm -> switches. All compute s and weigh the modalities by it (Eq. 5), the fixed ones too, so that s
+# can do what p is there for; with s = 1 there is no such weight, and only choosing p is left.
 RULES: dict[str, Mapping] = {
     "hard": {},
     "straight-through": {"select": "st"},
@@ -139,7 +139,7 @@ def seen(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> 
 
     named        share of samples whose p (Eq. 4) is the planted dominant modality
     scored       the same of the largest s (Eq. 3): what the scorer says, whatever the rule does with it
-    information  mutual information of the largest s and the planted dominant modality, as a share of the latter's entropy
+    information  mutual information of the largest s and the planted dominant modality, as a share of its entropy
     majority     share of samples of the most frequent planted dominant modality
     doubt        mean entropy of s, nats
     opening, opening on decoys    mean gate (Eq. 10), where the auxiliaries tell something and where they mislead
@@ -178,16 +178,17 @@ def gains(
 ) -> pd.DataFrame:
     """Per level and arm: by how much its test MAE is below that of the arm `against`, seed by seed, with the word.
 
-    Intervals hold for as many comparisons together as the mechanisms are (`effects.FAMILY`).
+    Intervals hold for all arms of a level together (Bonferroni).
     """
     lines = []
     own = rows[rows["question"] == question]
     for level, part in own.groupby("level", sort=False):
-        for arm in part["arm"].unique():
+        arms = part["arm"].unique()
+        for arm in arms:
             theirs, base = pairs(part, arm, against)
             line = {"level": level, "arm": arm, "seeds": len(base), "MAE": theirs.mean() if len(base) else np.nan}
             if arm != against and len(base) > 1:
-                line |= judged(gap_of(base, theirs, paired=True), margin, FAMILY)._asdict()
+                line |= judged(gap_of(base, theirs, paired=True), margin, len(arms) - 1)._asdict()
             lines.append(line)
     return pd.DataFrame(lines, columns=["level", "arm", "seeds", "MAE", "gain", "low", "high", "smallest", "word"])
 
@@ -196,3 +197,40 @@ def over_seeds(rows: pd.DataFrame, question: str, columns: Sequence[str]) -> pd.
     """Means over seeds of some of `SEEN`, by level and arm, in the order of the question."""
     own = rows[rows["question"] == question]
     return own.groupby(["level", "arm"], sort=False)[list(columns)].mean()
+
+
+# What is said of each question: its arm, against which other, in words.
+SAID = (
+    ("rules", "hard", FIXED, f"Choosing, against {FIXED}"),
+    ("rules", "oracle", FIXED, f"The planted choice, against {FIXED}"),
+    ("rules", "straight-through, s = 1", f"{FIXED}, s = 1", "A trained choice where nothing is weighed (s = 1)"),
+    ("rules", "oracle, s = 1", f"{FIXED}, s = 1", "The planted choice there"),
+    ("shares", "hard", FIXED, "Choosing, by how often text dominates"),
+    ("conflict", "hard", "w/o CCAM", "Alignment"),
+)
+
+
+def answers(rows: pd.DataFrame, gap_of: Callable[..., PairedGap], margin: float) -> list[str]:
+    """What the rows say to each question, a sentence each; nothing of what they do not hold."""
+    said = []
+    named = over_seeds(rows, "rules", ["named", "majority"])
+    for level in (level for level, arm in named.index if arm == "hard"):
+        share, majority = named.loc[(level, "hard")]
+        said.append(
+            f"{level[0].upper()}{level[1:]}, the selector names the planted dominant modality in {share:.3f} of the "
+            f"samples; always the most frequent one: {majority:.3f}."
+        )
+    for question, arm, against, what in SAID:
+        found = gains(rows, question, against, gap_of, margin)
+        lines = found[(found["arm"] == arm) & found["word"].notna()].to_dict("records")
+        if lines:
+            told = [f"{n['level']} {n['gain']:+.3f} ({n['low']:+.3f} to {n['high']:+.3f}), {n['word']}" for n in lines]
+            said.append(f"{what}: {'; '.join(told)}.")
+    gate = rows[(rows["question"] == "gate") & rows["auc"].notna()]
+    if len(gate):
+        opened, closed, auc = gate[["opening", "opening on decoys", "auc"]].mean()
+        said.append(
+            f"The gate is open by {opened:.3f} where auxiliaries tell something and by {closed:.3f} where they mislead "
+            f"(AUC {auc:.2f})."
+        )
+    return said
