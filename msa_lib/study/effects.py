@@ -136,6 +136,8 @@ def verdict(job: Mapping, none: Mapping) -> str:
     if not (isinstance(job.get("word"), str) and isinstance(none.get("word"), str)):
         return "not enough seeds"
     if job["word"] == none["word"] == "helps":
+        if job["low"] > none["high"]:
+            return "helps; a little, too, where there is nothing to find"
         return "helps, and as well where there is nothing to find, so not by what it is named for"
     return job["word"]
 
@@ -143,7 +145,7 @@ def verdict(job: Mapping, none: Mapping) -> str:
 def answers(found: pd.DataFrame) -> list[str]:
     """One sentence per comparison of a `table`, with interval, seeds and both controls.
 
-    "Helps" is earned only if the mechanism helps where it has a job and does not help where it has none.
+    "Helps" is earned only if the mechanism helps where it has a job, and there by more than where it has none.
     """
     said, lacking = [], []
     for name, part in found.groupby("comparison", sort=False):
