@@ -249,7 +249,7 @@ PAGES: dict[str, Page] = {
     ),
     "semi_synthetic": Page("Real text, planted audio and vision: do the mechanisms pay?", "", {}, on_demand=True),
     "components": Page("The tables of components, trained until they converge", "", {}, on_demand=True),
-    "selector": Page("What AMSGFN's selector and gate learn", "", {}, on_demand=True),
+    "selector": Page("What AMSGFN's selector and gate learn", "", {}, figures=True),
     "speed": Page("What a training step costs", "", {}, on_demand=True),
     "paper_audit": Page("The papers audited, without training", "", {}, figures=True),
     "seed_noise": Page("Seed noise, and how far verdicts can be trusted", "", {}, figures=True),
