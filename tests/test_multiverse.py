@@ -15,11 +15,21 @@ from msa_lib.study.multiverse import REMOVED, alternatives, at_random, labelled,
 @pytest.mark.parametrize("model", multiverse.ORDERS)
 def test_alternatives_are_open_choices_without_their_default(model):
     found, default = alternatives(model), MODELS[model].Config()
-    assert len(found) > 20
-    assert not set(found) & {"d", "heads", "n_layers", "bert", "modalities"}
+    assert len(found) > 15
+    assert not set(found) & {"d", "heads", "n_layers", "bert", "modalities", "missing", "absent"}
     assert all(
         getattr(default, name) not in values and len(set(values)) == len(values) for name, values in found.items()
     )
+
+
+@pytest.mark.parametrize("model", multiverse.ORDERS)
+def test_no_reading_takes_a_part_away_that_the_ablations_take_away(model):
+    found, removed = alternatives(model), [MODELS[model].VARIANTS[row] for row in multiverse.ORDERS[model]]
+    assert all(len(variant) == 1 for variant in removed)
+    assert not [(name, value) for variant in removed for name, value in variant.items() if value in found.get(name, ())]
+    for switches in at_random(model, 12).values():
+        whole, *parts = (MODELS[model].Config(**switches | variant) for variant in ({}, *removed))
+        assert whole not in parts
 
 
 def test_a_number_is_halved_and_doubled_and_nothing_stays_nothing():
@@ -45,8 +55,7 @@ def test_every_universe_can_be_built_with_and_without_each_part(model):
 def test_universes_that_contradict_themselves_are_drawn_again():
     assert "recon_factors" in alternatives("dsrf")["fuse_input"]
     drawn = at_random("dsrf", 200).values()
-    assert all(switches["fuse"] == "concat" for switches in drawn if switches["absent"] == "learned")
-    assert {switches["absent"] for switches in drawn} == {"zeros", "learned"}
+    assert {switches["fuse"] for switches in drawn} == {"concat", "attention", "transformer"}
     assert "recon_factors" not in {switches["fuse_input"] for switches in drawn}  # nothing to put in without routing
     assert {switches["K"] for switches in drawn} == {2, 4, 8}
 

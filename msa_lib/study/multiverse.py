@@ -22,6 +22,9 @@ from papers_check.judge.intervals import holm
 from papers_check.judge.leads import spread
 
 FIXED = ("bert", "pair_weights", "modalities")  # what the text encoder is, a triple, which modalities there are
+ABSENT = ("missing", "absent")  # of use only where a modality is taken away
+# Rows of the ablations and controls of ours, that no one could mean by Eq. 4.
+NO_READING = {"select": ("fixed:t", "fixed:a", "fixed:v", "random", "oracle", "argmin")}
 FACTORS = (0.5, 2.0)  # a number that is open is halved and doubled
 # The printed rows that take one part away, by the names of ours: the orders of the papers that a universe can upset.
 ORDERS = {
@@ -33,16 +36,19 @@ REMOVED = {"amsgfn": "t-oriented", "dsrf": "no_routing"}  # the part that each p
 
 
 def alternatives(model: str) -> dict[str, tuple]:
-    """Switch -> the values it could also have, for every open choice of a paper that has one; sizes left out."""
+    """Switch -> the values it could also have, for every open choice of a paper that has one; sizes left out, and what
+    is open about an ablation only (what stands in its place): there the whole model is none any more.
+    """
     config = MODELS[model].Config
     hints, default = get_type_hints(config), config()
-    opened = load_gaps(model)["switch"].str.partition(".")
-    names = set(opened[opened[0] == config.__name__][2]) - set(FIXED) - set(MODELS[model].SMALL)
+    gaps = load_gaps(model)
+    opened = gaps.loc[gaps["variant"] == "", "switch"].str.partition(".")
+    names = set(opened[opened[0] == config.__name__][2]) - {*FIXED, *ABSENT, *MODELS[model].SMALL}
     found = {}
     for name in (f.name for f in fields(config) if f.name in names):
         value = getattr(default, name)
         if choices := (True, False) if hints[name] is bool else get_args(hints[name]):
-            found[name] = tuple(choice for choice in choices if choice != value)
+            found[name] = tuple(choice for choice in choices if choice not in (value, *NO_READING.get(name, ())))
         elif value:  # 0 stands for "none"
             found[name] = tuple(type(value)(value * factor) for factor in FACTORS)
     return found
