@@ -576,9 +576,11 @@ def test_a_killed_grid_leaves_no_worker_behind(tmp_path):
     words = ["run", "--model", "amsgfn", "--data", DATA, "--seeds", "1", "2", "--jobs", "2", "--store", str(tmp_path)]
     words += ["--set", "d=16", "heads=2", "n_layers=1", "epochs=5000", "patience=5000"]
     process = subprocess.Popen([sys.executable, "-m", "msa_lib.cli", *words], stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(tmp_path.glob("*/state.pt"))) == 2)
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("*/state.pt"))) == 2)
+    finally:
+        process.kill()
+        process.wait()
 
     def quiet() -> bool:
         before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/state.pt")}
