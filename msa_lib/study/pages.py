@@ -157,10 +157,22 @@ PAGES: dict[str, Page] = {
     "sanity": Page("Sanity before any table", "mosi", {}, figures=True),
     "amsgfn_table1_datasets": Page("AMSGFN Table 1: the data sets", "mosi", {}, "amsgfn", 1, figures=True),
     "amsgfn_table2_mosi": Page(
-        "AMSGFN Table 2: CMU-MOSI", "mosi", BESIDE_OTHERS, "amsgfn", 2, tuned=(*OWN, *BASELINES)
+        "AMSGFN Table 2: CMU-MOSI",
+        "mosi",
+        BESIDE_OTHERS,
+        "amsgfn",
+        2,
+        tuned=(*OWN, *BASELINES),
+        baseline_seeds=5,
     ),
     "amsgfn_table3_mosei": Page(
-        "AMSGFN Table 3: CMU-MOSEI", "mosei", BESIDE_OTHERS, "amsgfn", 3, tuned=(*OWN, *BASELINES)
+        "AMSGFN Table 3: CMU-MOSEI",
+        "mosei",
+        BESIDE_OTHERS,
+        "amsgfn",
+        3,
+        tuned=(*OWN, *BASELINES),
+        baseline_seeds=5,
     ),
     "amsgfn_table4_sims": Page("AMSGFN Table 4: CH-SIMS", "sims", BESIDE_OTHERS, "amsgfn", 4, tuned=(*OWN, *BASELINES)),
     "amsgfn_table5_modalities": Page(
@@ -189,7 +201,14 @@ PAGES: dict[str, Page] = {
     ),
     "figure_modality_contributions": Page("Modality contributions", "mosei", _variants("amsgfn", "full"), figures=True),
     "dsrf_table1_mosi_mosei": Page(
-        "DSRF Table 1: CMU-MOSI and CMU-MOSEI", "mosi", DSRF_ROWS, "dsrf", 1, second="mosei", tuned=(*OWN, *BASELINES)
+        "DSRF Table 1: CMU-MOSI and CMU-MOSEI",
+        "mosi",
+        DSRF_ROWS,
+        "dsrf",
+        1,
+        second="mosei",
+        tuned=(*OWN, *BASELINES),
+        baseline_seeds=5,
     ),
     "dsrf_table2_sims_simsv2": Page(
         "DSRF Table 2: CH-SIMS and CH-SIMS v2", "sims", DSRF_ROWS, "dsrf", 2, second="simsv2", tuned=(*OWN, *BASELINES)
@@ -214,6 +233,7 @@ PAGES: dict[str, Page] = {
         "The baselines: what they need, cost and reach",
         "mosi",
         _variants("amsgfn", "full") | {"DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
+        baseline_seeds=5,
     ),
     "baseline_choices": Page(
         "The baselines: what hangs on the choices that are ours",
@@ -235,6 +255,7 @@ PAGES: dict[str, Page] = {
             for label, row in multiverse.labelled(model, multiverse.at_random(model, UNIVERSES), orders).items()
         },
         on_demand=True,
+        kept_seeds=1,
     ),
     "selection": Page(
         "What choosing on the test set and the best of several seeds are worth",
