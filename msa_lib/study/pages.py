@@ -299,5 +299,6 @@ PAGES: dict[str, Page] = {
             for label, row in multiverse.labelled(model, multiverse.one_at_a_time(model), (part,)).items()
         },
         on_demand=True,
+        kept_seeds=1,
     ),
 }
