@@ -84,12 +84,31 @@ class Shown:
         most = int(runs["epochs"].max())
         return f" {last} of {len(runs)} runs kept the last of {most} epochs and might have gone on improving."
 
+    def unequal(self) -> str:
+        """For an answer: how many trained parameters the studied models and their baselines have; else nothing."""
+        networks = self.rows[self.rows["selection"] != ""].drop_duplicates("label").dropna(subset="n_parameters")
+        sizes = networks[~networks["label"].isin(self.partial)].set_index("label")["n_parameters"]
+        studied = networks[networks["model"].isin(["amsgfn", "dsrf"])].set_index("label")["model"]
+        others = sizes.drop(studied.index)
+        if others.empty or studied.empty:
+            return ""
+        told = ", ".join(f"{model.upper()} {_thousands(sizes[label])}" for label, model in studied.items())
+        low, middle, high = (_thousands(n) for n in (others.min(), others.median(), others.max()))
+        return (
+            f" Parameters: {told}; of {len(others)} baselines {low} to {high}, median {middle}: a lead of one network "
+            f"over another is one of sizes, too."
+        )
+
     def where(self) -> str:
         """For a sentence: "on planted (synthetic) data (planted-mosi, 10 seeds)"; a smoke run says that it is one."""
         kind = "planted (synthetic)" if self.data.synthetic else "real"
         seeds = self.rows.loc[self.rows["selection"] != "", "seed"].nunique()
         smoke = "; a smoke run, numbers without meaning" if self.scale == "smoke" else ""
         return f"on {kind} data ({self.data.name.partition('?')[0]}, {seeds} seed{'s' * (seeds != 1)}{smoke})"
+
+
+def _thousands(n: float) -> str:
+    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
 
 
 def shown(
