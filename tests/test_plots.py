@@ -55,7 +55,7 @@ def test_unequal_sizes_are_said_where_networks_are_compared():
     rows = rows.assign(model=["amsgfn", "dtn", "mult", "tfn", "ridge"], n_parameters=[94_208, 1, 9.1e6, 17_001, 5])
     shown = Shown("amsgfn_table2_mosi", "data", None, None, [], rows, 1, "quick", "", 0, "")
     assert shown.unequal() == (
-        " Parameters: AMSGFN 94 k; of 2 baselines 17 k to 9.1 M, median 4.6 M: a lead of one network over another is one "
-        "of sizes, too."
+        " Parameters: AMSGFN 94 k; of 2 baselines 17 k to 9.1 M, median 4.6 M: a lead of one network over another is "
+        "one of sizes, too."
     )  # dtn is partial: compared with nothing
     assert Shown("amsgfn_table2_mosi", "data", None, None, [], rows[:1], 1, "quick", "", 0, "").unequal() == ""
