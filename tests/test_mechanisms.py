@@ -179,7 +179,7 @@ def test_helps_is_earned_on_both_controls():
         return effects.answers(effects.table(pd.concat(parts), chosen, gap_of, margin=0.02, family=6))
 
     earned, same, none = lines(0.1, 0.0), lines(0.1, 0.1), lines(0.0, 0.0)
-    assert lines(0.1, 0.02)[0].startswith("Ambiguity: helps; a little, too, where there is nothing to find. Gain +0.1")
+    assert lines(0.1, 0.02)[0].startswith("Ambiguity: helps; by less, too, where there is nothing to find. Gain +0.1")
     assert earned[0].startswith("Ambiguity: helps. Gain +0.1")
     assert earned[0].endswith("no effect larger than 0.02.")
     assert "not by what it is named for" in same[0]

@@ -137,7 +137,7 @@ def verdict(job: Mapping, none: Mapping) -> str:
         return "not enough seeds"
     if job["word"] == none["word"] == "helps":
         if job["low"] > none["high"]:
-            return "helps; a little, too, where there is nothing to find"
+            return "helps; by less, too, where there is nothing to find"
         return "helps, and as well where there is nothing to find, so not by what it is named for"
     return job["word"]
 

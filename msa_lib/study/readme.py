@@ -54,11 +54,9 @@ def verdicts() -> str:
         lines.append(f"| {name} | {len(cells)} | {told()} | {told(relations.CONSTRUCTED)} | {absent} |")
     note = (
         "Planted data: synthetic. Each baseline is of the smallest sensible size, the two studied models are 32 wide, "
-    )
-    note += (
         "all learn at one rate, and the planted cue is what a selector needs: an order that holds here tests the code "
+        "more than the methods."
     )
-    note += "more than the methods."
     return "\n".join([*lines, "", f"{reference_run.said()} {note}"])
 
 
