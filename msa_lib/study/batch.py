@@ -18,7 +18,7 @@ from msa_lib.notebooks import NotebookFailed, declared_parameters, execute
 from msa_lib.runs import collect, finished, grid, opened
 from msa_lib.runs.cluster import dask_executor
 from msa_lib.runs.identity import dataset_of
-from msa_lib.study import NOTEBOOKS, amount, expect_data, left_out, places, runs_of
+from msa_lib.study import NOTEBOOKS, amount, expect_data, html_page, left_out, places, runs_of
 from msa_lib.study.captions import words
 from msa_lib.study.pages import PAGES
 from msa_lib.train.state import write_atomically
@@ -146,13 +146,7 @@ def _count_failures(outcome: dict, store: Path) -> None:
 
 
 def _html(notebook: Path) -> str:
-    """The executed notebook as one self-contained page: figures inside, nothing fetched."""
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
-    )
-    body, _ = exporter.from_filename(str(notebook))
+    body = html_page.body_of(notebook)
     return _TEMPLATES.get_template("notebook.html.j2").render(title=PAGES[notebook.stem].title, body=body)
 
 
