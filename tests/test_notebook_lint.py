@@ -223,6 +223,17 @@ def test_each_rule_can_fail(name: str):
     assert any(words in problem for problem in problems(node)), problems(node)
 
 
+def test_each_page_opens_with_its_question_and_closes_with_its_answer():
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        if path.stem == "start_here":  # a tour
+            continue
+        said = [output.text for output in cells[-1].outputs if output.get("name") == "stdout"]
+        assert "**Question: " in cells[0].source, path.stem
+        assert any(cell.source.startswith("## Answer") for cell in cells[-5:]), path.stem
+        assert said, f"{path.stem} prints no answer in its last cell"
+
+
 def test_what_nbval_does_not_compare():
     """The sanitizing rules, read as nbval reads them, change what they should and leave scores alone."""
     plugin = pytest.importorskip("nbval.plugin")
