@@ -18,7 +18,8 @@ class Scale:
     """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
 
     Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages
-    that are shown on demand.
+    that are shown on demand. `alone`: switches beside those of `switches` where a model is compared with itself only;
+    on a page with baselines all networks are equally small, for a lead of the larger one would be no lead of its design.
     """
 
     seeds: int
@@ -26,6 +27,7 @@ class Scale:
     others: int | None = None
     sizes: str = ""  # options of a planted data set
     switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
+    alone: Mapping[str, Mapping] = field(default_factory=dict)
     train: Mapping = field(default_factory=dict)
 
 
@@ -42,8 +44,8 @@ SCALES: dict[str, Scale] = {
         cost="minutes on two cores; small models, one seed of a baseline",
         others=1,
         sizes="train=400&valid=200&test=400",
-        switches={name: model.SMALL for name, model in MODELS.items()}
-        | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
+        switches={name: model.SMALL for name, model in MODELS.items()},
+        alone={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
         train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
@@ -73,8 +75,9 @@ def scale_of(name: str):
 class Page:
     """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
 
-    Training settings may stand among the switches. `detail` are rows for full scale only; `second` is the data set of
-    the table's right half; `readings` say which of our labels a printed row can mean, beside those that are
+    Training settings may stand among the switches. `detail` are rows for full scale only; `wider` are rows, label ->
+    model, of the size that it has on pages without baselines, where a scale has two; `second` is the data set of the
+    table's right half; `readings` say which of our labels a printed row can mean, beside those that are
     data of `papers_check`.
     `tuned`: rows that stand for printed ones; at full scale each has a twin whose text encoder is fine-tuned (`TUNED`).
     `whole`: shows the whole study and is given its data argument as it is. `figures`: saves pictures.
@@ -90,6 +93,7 @@ class Page:
     paper: str = ""
     table: int | None = None
     detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
+    wider: Mapping[str, str] = field(default_factory=dict)
     second: str = ""
     readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tuned: tuple[str, ...] = ()
@@ -104,6 +108,10 @@ class Page:
     def printed(self) -> tuple[str, ...]:
         """The data sets whose printed numbers the page is about, left to right."""
         return tuple(filter(None, (self.dataset, self.second)))
+
+    @property
+    def beside_baselines(self) -> bool:
+        return any(model in BASELINES for model, _ in self.rows.values())
 
     @property
     def any_set(self) -> bool:
@@ -162,6 +170,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         2,
+        wider={"full, wider": "amsgfn"},
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -171,6 +180,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         3,
+        wider={"full, wider": "amsgfn"},
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -206,6 +216,7 @@ PAGES: dict[str, Page] = {
         DSRF_ROWS,
         "dsrf",
         1,
+        wider={"full, wider": "dsrf", "AMSGFN, wider": "amsgfn"},
         second="mosei",
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
@@ -232,7 +243,8 @@ PAGES: dict[str, Page] = {
     "baselines": Page(
         "The baselines: what they need, cost and reach",
         "mosi",
-        _variants("amsgfn", "full") | {"DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
+        {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
+        wider={"AMSGFN, wider": "amsgfn", "DSRF, wider": "dsrf"},
         baseline_seeds=5,
     ),
     "baseline_choices": Page(

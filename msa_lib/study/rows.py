@@ -51,7 +51,7 @@ def runs_of(
         settings = common | dict(own)
         if TRAINING & set(own) and settings == common:
             continue
-        switches = dict(size.switches.get(model, {})) | {k: v for k, v in settings.items() if k not in TRAINING}
+        switches = _size(page, model, scale) | {k: v for k, v in settings.items() if k not in TRAINING}
         train = {k: v for k, v in settings.items() if k in TRAINING}
         few = (baseline_seeds or size.others) if model in BASELINES and not PAGES[page].on_demand else None
         first = range(FIRST_SEED, FIRST_SEED + min(seeds, few or seeds))
@@ -77,13 +77,14 @@ def _rows(
     At full scale each row that stands for a printed one has a twin with a fine-tuned text encoder, where the data have
     the token ids of one: which of the two the printed numbers are is for the verdicts to weigh.
     """
-    shown = PAGES[page]
+    shown, alone = PAGES[page], SCALES[scale].alone
     text, tokens = dataset.train.text, dataset.train.tokens
     only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
     possible, reasons = {}, {}
     asked = train and tokens is not None and (only_tokens or scale == "full")
     no_encoder = encoder_problem(dataset.encoder, *_token_range(dataset)) if asked else ""
-    for label, (model, own) in (shown.rows | (shown.detail if scale == "full" else {})).items():
+    wider = {label: (model, alone[model]) for label, model in shown.wider.items() if model in alone}
+    for label, (model, own) in (shown.rows | wider | (shown.detail if scale == "full" else {})).items():
         own = {**own, "bert": "frozen"} if only_tokens and model in MODELS else own
         fits = MODELS[model].fits(dataset, own) if model in MODELS else card.lacking(dataset, own.get("modalities", ""))
         if reason := fits or (no_encoder if own.get("bert") == "frozen" else ""):
@@ -103,6 +104,12 @@ def _token_range(dataset: Dataset) -> tuple[int, int]:
     """The largest token id of the data, and their longest sequence."""
     tokens = [split.tokens for split in dataset.splits.values() if split.tokens is not None]
     return max(int(t[:, 0].max()) for t in tokens if len(t)), max(t.shape[-1] for t in tokens)
+
+
+def _size(page: str, model: str, scale: str) -> dict:
+    """How large a model is on a page: beside baselines as small as they are."""
+    size = SCALES[scale]
+    return dict(size.switches.get(model, {})) | ({} if PAGES[page].beside_baselines else size.alone.get(model, {}))
 
 
 def _settings(model: str, printed: str, scale: str) -> dict:
