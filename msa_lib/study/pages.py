@@ -19,7 +19,7 @@ class Scale:
 
     Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages
     that are shown on demand. `alone`: switches beside those of `switches` where a model is compared with itself only;
-    on a page with baselines all networks are equally small, for a lead of the larger one would be no lead of its design.
+    on a page with baselines all networks are small, for a lead of the larger one would be no lead of its design.
     """
 
     seeds: int

@@ -53,9 +53,9 @@ def verdicts() -> str:
         absent = int(found.get(relations.NOT_ATTEMPTED, 0)) or "–"
         lines.append(f"| {name} | {len(cells)} | {told()} | {told(relations.CONSTRUCTED)} | {absent} |")
     note = (
-        "Planted data: synthetic. Each baseline is of the smallest sensible size, the two studied models are 32 wide, "
-        "all learn at one rate, and the planted cue is what a selector needs: an order that holds here tests the code "
-        "more than the methods."
+        "Planted data: synthetic. Beside baselines all networks are of the smallest sensible size; a model beside "
+        "itself without a part is 32 wide. All learn at one rate, and the planted cue is what a selector needs: an "
+        "order that holds here tests the code more than the methods."
     )
     return "\n".join([*lines, "", f"{reference_run.said()} {note}"])
 

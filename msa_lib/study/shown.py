@@ -92,7 +92,10 @@ class Shown:
         others = sizes.drop(studied.index)
         if others.empty or studied.empty:
             return ""
-        told = ", ".join(f"{model.upper()} {_thousands(sizes[label])}" for label, model in studied.items())
+        told = ", ".join(
+            " ".join(filter(None, (model.upper(), label.partition(", ")[2], _thousands(sizes[label]))))
+            for label, model in studied.items()
+        )
         low, middle, high = (_thousands(n) for n in (others.min(), others.median(), others.max()))
         return (
             f" Parameters: {told}; of {len(others)} baselines {low} to {high}, median {middle}: a lead of one network "
