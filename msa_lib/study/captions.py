@@ -78,7 +78,7 @@ def caption(dataset: Dataset, rows: pd.DataFrame, scale: str, command: str, page
             f"Data: {dataset.name} [{dataset.fingerprint}], {kind}; test n = {len(dataset.test)}.",
             *(f"      {note}" for note in dataset.notes),
             *reachable(dataset),
-            f"Ours: mean ± sample SD (ddof 1) over {n} seeds ({seeds}); reference rows have none.",
+            f"Ours: mean ± sample SD (ddof 1) over {n} seed{'s' * (n != 1)} ({seeds}); reference rows have none.",
             f"Epoch kept by: {rules}. Scale: {scale} ({SCALES[scale].cost}).",
             *(f"Not possible here: {', '.join(r)}. {why}" for why, r in absent.items()),
             *at_once(trained),
