@@ -414,6 +414,14 @@ def test_a_failed_seed_is_a_failed_run_of_its_own_and_can_be_tried_again(tmp_pat
     assert {p: p.read_bytes() for p in tmp_path.glob("*/result.json")} == before
 
 
+def test_a_stack_that_failed_whole_is_tried_again_once(tmp_path, fits):
+    asked = [replace(run, model="toy", switches={"fault": "nan", "at": 6}) for run in wanted()]
+    assert set(grid(asked, tmp_path)["status"]) == {"failed"}
+    rows = grid(asked, tmp_path, retry_failed=True)
+    assert set(rows["status"]) == {"failed"}
+    assert len(fits) == 2
+
+
 class Counting(Executor):
     """Runs every task at once, and counts them."""
 

@@ -50,7 +50,7 @@ def grid(
     if executor is not None:
         work = handed_out(task, together(runs), executor)
     elif jobs == 1 and not elsewhere:
-        work = ([execute(run, store, retry_failed, _epoch_on(bar, run))] for run in runs)
+        work = (_executed(part, store, retry_failed, partial(_epoch_on, bar)) for part in together(runs))
     else:
         calls = (delayed(task)(part) for part in together(runs))
         work = Parallel(n_jobs=None if elsewhere else jobs, return_as="generator", batch_size=1)(calls)
@@ -105,7 +105,13 @@ def _in_worker(runs: Sequence[Run], store: str, retry_failed: bool, parent: int 
     if parent is not None and os.getpid() != parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with _ALONE:
-        return [execute(run, store, retry_failed) for run in runs]
+        return _executed(runs, store, retry_failed)
+
+
+def _executed(part: Sequence[Run], store: str, retry_failed: bool, report: Callable = lambda run: None) -> list[dict]:
+    """The results of one part; the first of its seeds that had failed trains their stack again, the others do not."""
+    again = [run for run, result in _found(part, store) if result["status"] == "failed"][:1] if retry_failed else []
+    return [execute(run, store, run in again, report(run)) for run in part]
 
 
 def _end_with(parent: int) -> None:
