@@ -51,10 +51,10 @@ def test_runs_that_kept_their_last_epoch_are_counted_once_each():
 
 
 def test_unequal_sizes_are_said_where_networks_are_compared():
-    labels = ["full", "full, wider", "dtn", "mult", "tfn", "ridge"]
-    rows = pd.DataFrame({"label": labels, "selection": ["val_mae"] * 5 + [""]})
-    rows["model"] = ["amsgfn", "amsgfn", "dtn", "mult", "tfn", "ridge"]
-    rows["n_parameters"] = [25_540, 94_208, 1, 9.1e6, 17_001, 5]
+    labels = ["full", "full, wider", "dtn", "mult", "mult, wider", "tfn", "ridge"]
+    rows = pd.DataFrame({"label": labels, "selection": ["val_mae"] * 6 + [""]})
+    rows["model"] = ["amsgfn", "amsgfn", "dtn", "mult", "mult", "tfn", "ridge"]
+    rows["n_parameters"] = [25_540, 94_208, 1, 9.1e6, 1e8, 17_001, 5]
     shown = Shown("amsgfn_table2_mosi", "data", None, None, [], rows, 1, "quick", "", 0, "")
     assert shown.unequal() == (
         " Parameters: AMSGFN 26 k, AMSGFN wider 94 k; of 2 baselines 17 k to 9.1 M, median 4.6 M: a lead of one "

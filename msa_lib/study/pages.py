@@ -18,8 +18,9 @@ class Scale:
     """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
 
     Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages
-    that are shown on demand. `alone`: switches beside those of `switches` where a model is compared with itself only;
-    on a page with baselines all networks are small, for a lead of the larger one would be no lead of its design.
+    that are shown on demand. `wider`: switches beside those of `switches`, for rows that say what width alone
+    is worth, and where a model is compared with itself only; beside baselines all networks are small otherwise, for a
+    lead of the larger one would be no lead of its design.
     """
 
     seeds: int
@@ -27,7 +28,7 @@ class Scale:
     others: int | None = None
     sizes: str = ""  # options of a planted data set
     switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
-    alone: Mapping[str, Mapping] = field(default_factory=dict)
+    wider: Mapping[str, Mapping] = field(default_factory=dict)
     train: Mapping = field(default_factory=dict)
 
 
@@ -45,7 +46,9 @@ SCALES: dict[str, Scale] = {
         others=1,
         sizes="train=400&valid=200&test=400",
         switches={name: model.SMALL for name, model in MODELS.items()},
-        alone={"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}},
+        wider={name: {"d": 32, "heads": 4} for name in ("dashfusion", "mods", "prisa")}
+        | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}}
+        | {"almt": {"d": 32, "heads": 4, "hidden": 32}},
         train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
@@ -133,6 +136,7 @@ def tuned_label(label: str) -> str:
 
 OWN = ("full",)
 BASELINES = {name: (name, {"bert": "precomputed"}) for name in MODELS if name not in ("amsgfn", "dsrf")}
+WIDER_BASELINES = {f"{name}, wider": name for name in ("almt", "dashfusion", "mods", "prisa")}  # those with one width
 REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
@@ -170,7 +174,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         2,
-        wider={"full, wider": "amsgfn"},
+        wider={"full, wider": "amsgfn"} | WIDER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -180,7 +184,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         3,
-        wider={"full, wider": "amsgfn"},
+        wider={"full, wider": "amsgfn"} | WIDER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -216,7 +220,7 @@ PAGES: dict[str, Page] = {
         DSRF_ROWS,
         "dsrf",
         1,
-        wider={"full, wider": "dsrf", "AMSGFN, wider": "amsgfn"},
+        wider={"full, wider": "dsrf", "AMSGFN, wider": "amsgfn"} | WIDER_BASELINES,
         second="mosei",
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
@@ -244,7 +248,7 @@ PAGES: dict[str, Page] = {
         "The baselines: what they need, cost and reach",
         "mosi",
         {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
-        wider={"AMSGFN, wider": "amsgfn", "DSRF, wider": "dsrf"},
+        wider={"AMSGFN, wider": "amsgfn", "DSRF, wider": "dsrf"} | WIDER_BASELINES,
         baseline_seeds=5,
     ),
     "baseline_choices": Page(
