@@ -18,7 +18,7 @@ class Scale:
     """How much of the study to run. `full` takes the defaults of models and loop; the others are for small machines.
 
     Sizes apply to planted data only: real data are never cut. `others` bounds the seeds of baselines, except on pages
-    that are shown on demand. `wider`: switches beside those of `switches`, for rows that say what width alone
+    that are shown on demand. `larger`: switches beside those of `switches`, for rows that say what size alone
     is worth, and where a model is compared with itself only; beside baselines all networks are small otherwise, for a
     lead of the larger one would be no lead of its design.
     """
@@ -28,7 +28,7 @@ class Scale:
     others: int | None = None
     sizes: str = ""  # options of a planted data set
     switches: Mapping[str, Mapping] = field(default_factory=dict)  # per model
-    wider: Mapping[str, Mapping] = field(default_factory=dict)
+    larger: Mapping[str, Mapping] = field(default_factory=dict)
     train: Mapping = field(default_factory=dict)
 
 
@@ -46,9 +46,9 @@ SCALES: dict[str, Scale] = {
         others=1,
         sizes="train=400&valid=200&test=400",
         switches={name: model.SMALL for name, model in MODELS.items()},
-        wider={name: {"d": 32, "heads": 4} for name in ("dashfusion", "mods", "prisa")}
-        | {"amsgfn": {"d": 32, "heads": 4, "n_layers": 2}, "dsrf": {"d": 32, "heads": 4, "n_layers": 1}}
-        | {"almt": {"d": 32, "heads": 4, "hidden": 32}},
+        larger={name: {"d": 32, "heads": 4, "n_layers": 2} for name in ("amsgfn", "dashfusion", "prisa")}
+        | {"dsrf": {"d": 32, "heads": 4, "n_layers": 1}, "mods": {"d": 32, "heads": 4, "n_layers": 3}}
+        | {"almt": {"d": 32, "heads": 4, "hidden": 32, "fusion_layers": 2}},
         train={"epochs": 12, "batch_size": 32, "lr": 1e-3, "bucket": 4},
     ),
     "full": Scale(seeds=5, cost="the defaults of models and loop, what a paper states; hours, or a GPU"),
@@ -78,7 +78,7 @@ def scale_of(name: str):
 class Page:
     """One notebook: its paper's table, the real data set it is on (empty: it needs none), label -> (model, switches).
 
-    Training settings may stand among the switches. `detail` are rows for full scale only; `wider` are rows, label ->
+    Training settings may stand among the switches. `detail` are rows for full scale only; `larger` are rows, label ->
     model, of the size that it has on pages without baselines, where a scale has two; `second` is the data set of the
     table's right half; `readings` say which of our labels a printed row can mean, beside those that are
     data of `papers_check`.
@@ -96,7 +96,7 @@ class Page:
     paper: str = ""
     table: int | None = None
     detail: Mapping[str, tuple[str, Mapping]] = field(default_factory=dict)
-    wider: Mapping[str, str] = field(default_factory=dict)
+    larger: Mapping[str, str] = field(default_factory=dict)
     second: str = ""
     readings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tuned: tuple[str, ...] = ()
@@ -136,7 +136,9 @@ def tuned_label(label: str) -> str:
 
 OWN = ("full",)
 BASELINES = {name: (name, {"bert": "precomputed"}) for name in MODELS if name not in ("amsgfn", "dsrf")}
-WIDER_BASELINES = {f"{name}, wider": name for name in ("almt", "dashfusion", "mods", "prisa")}  # those with one width
+LARGER_BASELINES = {
+    f"{name}, larger": name for name in ("almt", "dashfusion", "mods", "prisa")
+}  # the nearest ones with one width
 REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
@@ -174,7 +176,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         2,
-        wider={"full, wider": "amsgfn"} | WIDER_BASELINES,
+        larger={"full, larger": "amsgfn"} | LARGER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -184,7 +186,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         3,
-        wider={"full, wider": "amsgfn"} | WIDER_BASELINES,
+        larger={"full, larger": "amsgfn"} | LARGER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -220,7 +222,7 @@ PAGES: dict[str, Page] = {
         DSRF_ROWS,
         "dsrf",
         1,
-        wider={"full, wider": "dsrf", "AMSGFN, wider": "amsgfn"} | WIDER_BASELINES,
+        larger={"full, larger": "dsrf", "AMSGFN, larger": "amsgfn"} | LARGER_BASELINES,
         second="mosei",
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
@@ -248,7 +250,7 @@ PAGES: dict[str, Page] = {
         "The baselines: what they need, cost and reach",
         "mosi",
         {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
-        wider={"AMSGFN, wider": "amsgfn", "DSRF, wider": "dsrf"} | WIDER_BASELINES,
+        larger={"AMSGFN, larger": "amsgfn", "DSRF, larger": "dsrf"} | LARGER_BASELINES,
         baseline_seeds=5,
     ),
     "baseline_choices": Page(

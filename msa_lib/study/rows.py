@@ -77,14 +77,14 @@ def _rows(
     At full scale each row that stands for a printed one has a twin with a fine-tuned text encoder, where the data have
     the token ids of one: which of the two the printed numbers are is for the verdicts to weigh.
     """
-    shown, sizes = PAGES[page], SCALES[scale].wider
+    shown, sizes = PAGES[page], SCALES[scale].larger
     text, tokens = dataset.train.text, dataset.train.tokens
     only_tokens = tokens is not None and text.shape[-1] == 1 and not text.any()  # a file without text features
     possible, reasons = {}, {}
     asked = train and tokens is not None and (only_tokens or scale == "full")
     no_encoder = encoder_problem(dataset.encoder, *_token_range(dataset)) if asked else ""
-    wider = {label: (model, sizes[model]) for label, model in shown.wider.items() if model in sizes}
-    for label, (model, own) in (shown.rows | wider | (shown.detail if scale == "full" else {})).items():
+    larger = {label: (model, sizes[model]) for label, model in shown.larger.items() if model in sizes}
+    for label, (model, own) in (shown.rows | larger | (shown.detail if scale == "full" else {})).items():
         own = {**own, "bert": "frozen"} if only_tokens and model in MODELS else own
         fits = MODELS[model].fits(dataset, own) if model in MODELS else card.lacking(dataset, own.get("modalities", ""))
         if reason := fits or (no_encoder if own.get("bert") == "frozen" else ""):
@@ -109,7 +109,7 @@ def _token_range(dataset: Dataset) -> tuple[int, int]:
 def _size(page: str, model: str, scale: str) -> dict:
     """How large a model is on a page: beside baselines as small as they are."""
     size = SCALES[scale]
-    return dict(size.switches.get(model, {})) | ({} if PAGES[page].beside_baselines else size.wider.get(model, {}))
+    return dict(size.switches.get(model, {})) | ({} if PAGES[page].beside_baselines else size.larger.get(model, {}))
 
 
 def _settings(model: str, printed: str, scale: str) -> dict:

@@ -89,7 +89,7 @@ class Shown:
         networks = self.rows[self.rows["selection"] != ""].drop_duplicates("label").dropna(subset="n_parameters")
         sizes = networks[~networks["label"].isin(self.partial)].set_index("label")["n_parameters"]
         studied = networks[networks["model"].isin(["amsgfn", "dsrf"])].set_index("label")["model"]
-        others = sizes.drop([label for label in sizes.index if label in studied or label.endswith(", wider")])
+        others = sizes.drop([label for label in sizes.index if label in studied or label.endswith(", larger")])
         if others.empty or studied.empty:
             return ""
         told = ", ".join(
