@@ -136,9 +136,8 @@ def tuned_label(label: str) -> str:
 
 OWN = ("full",)
 BASELINES = {name: (name, {"bert": "precomputed"}) for name in MODELS if name not in ("amsgfn", "dsrf")}
-LARGER_BASELINES = {
-    f"{name}, larger": name for name in ("almt", "dashfusion", "mods", "prisa")
-}  # the nearest ones with one width
+# the nearest ones, of one width each
+LARGER_BASELINES = {f"{name}, larger": name for name in ("almt", "dashfusion", "mods", "prisa")}
 REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",

@@ -84,7 +84,8 @@ def printed_table(
 
 def fidelity(page: Page) -> dict[str, str]:
     """How much of each baseline of a page is its paper's: label, its twin with a trained encoder too -> the word."""
-    words = {label: MODELS[model].CARD.fidelity for label, (model, _) in page.rows.items() if model in BASELINES}
+    models = {label: model for label, (model, _) in page.rows.items()} | dict(page.larger)
+    words = {label: MODELS[model].CARD.fidelity for label, model in models.items() if model in BASELINES}
     return words | {tuned_label(label): word for label, word in words.items() if label in page.tuned}
 
 
