@@ -51,13 +51,13 @@ def test_runs_that_kept_their_last_epoch_are_counted_once_each():
 
 
 def test_unequal_sizes_are_said_where_networks_are_compared():
-    labels = ["full", "full, larger", "dtn", "mult", "mult, larger", "tfn", "ridge"]
+    labels = ["full", "full (larger)", "dtn", "mult", "mult (larger)", "tfn", "ridge"]
     rows = pd.DataFrame({"label": labels, "selection": ["val_mae"] * 6 + [""]})
     rows["model"] = ["amsgfn", "amsgfn", "dtn", "mult", "mult", "tfn", "ridge"]
     rows["n_parameters"] = [25_540, 94_208, 1, 9.1e6, 1e8, 17_001, 5]
     shown = Shown("amsgfn_table2_mosi", "data", None, None, [], rows, 1, "quick", "", 0, "")
     assert shown.unequal() == (
-        " Parameters: AMSGFN 26 k, AMSGFN larger 94 k; of 2 baselines 17 k to 9.1 M, median 4.6 M: a lead of one "
+        " Parameters: AMSGFN 26 k, AMSGFN (larger) 94 k; of 2 baselines 17 k to 9.1 M, median 4.6 M: a lead of one "
         "network over another is one of sizes, too."
     )  # dtn is partial: compared with nothing
     assert Shown("amsgfn_table2_mosi", "data", None, None, [], rows[:1], 1, "quick", "", 0, "").unequal() == ""

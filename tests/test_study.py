@@ -195,7 +195,7 @@ def test_beside_baselines_no_network_is_larger_than_the_smallest_sensible_one():
         for run in study.runs_of(name, SMOKE, None, data, 1, "quick") if page.rows else ():
             small = run.model in MODELS and run.switches.items() >= dict(MODELS[run.model].SMALL).items()
             if page.beside_baselines and run.model in MODELS:
-                assert small != run.label.endswith(", larger"), (name, run.label)
+                assert small != run.label.endswith(" (larger)"), (name, run.label)
             elif run.model in ("amsgfn", "dsrf"):
                 assert run.switches["d"] == 32, (name, run.label)
 
@@ -206,10 +206,10 @@ def test_the_larger_rows_are_those_of_the_pages_without_baselines():
     def rows(page, scale="quick"):
         return {run.label: run for run in study.runs_of(page, SMOKE, None, data, 1, scale)}
 
-    wide, alone = rows("dsrf_table1_mosi_mosei")["full, larger"], rows("dsrf_table3_ablation")["full"]
+    wide, alone = rows("dsrf_table1_mosi_mosei")["full (larger)"], rows("dsrf_table3_ablation")["full"]
     assert (wide.model, dict(wide.switches), wide.train) == (alone.model, dict(alone.switches), alone.train)
     for scale in ("smoke", "full"):  # where a model has one size
-        assert not [label for label in rows("dsrf_table1_mosi_mosei", scale) if label.endswith(", larger")]
+        assert not [label for label in rows("dsrf_table1_mosi_mosei", scale) if label.endswith(" (larger)")]
 
 
 def test_split_sizes_from_label_tables(tmp_path):

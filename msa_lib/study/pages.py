@@ -137,7 +137,7 @@ def tuned_label(label: str) -> str:
 OWN = ("full",)
 BASELINES = {name: (name, {"bert": "precomputed"}) for name in MODELS if name not in ("amsgfn", "dsrf")}
 # the nearest ones, of one width each
-LARGER_BASELINES = {f"{name}, larger": name for name in ("almt", "dashfusion", "mods", "prisa")}
+LARGER_BASELINES = {f"{name} (larger)": name for name in ("almt", "dashfusion", "mods", "prisa")}
 REFERENCE_ROWS = {"ridge": ("ridge", {}), "label mean": ("label_mean", {})}
 MODALITY_ROWS = ("T", "V", "A", "V+A", "T+V", "T+A")
 COMPONENT_ROWS = ("w/o CCAM", "t-oriented", "v-oriented", "a-oriented", "w/o DMGF", "w/o DMGF (sum)",
@@ -175,7 +175,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         2,
-        larger={"full, larger": "amsgfn"} | LARGER_BASELINES,
+        larger={"full (larger)": "amsgfn"} | LARGER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -185,7 +185,7 @@ PAGES: dict[str, Page] = {
         BESIDE_OTHERS,
         "amsgfn",
         3,
-        larger={"full, larger": "amsgfn"} | LARGER_BASELINES,
+        larger={"full (larger)": "amsgfn"} | LARGER_BASELINES,
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
     ),
@@ -221,7 +221,7 @@ PAGES: dict[str, Page] = {
         DSRF_ROWS,
         "dsrf",
         1,
-        larger={"full, larger": "dsrf", "AMSGFN, larger": "amsgfn"} | LARGER_BASELINES,
+        larger={"full (larger)": "dsrf", "AMSGFN (larger)": "amsgfn"} | LARGER_BASELINES,
         second="mosei",
         tuned=(*OWN, *BASELINES),
         baseline_seeds=5,
@@ -249,7 +249,7 @@ PAGES: dict[str, Page] = {
         "The baselines: what they need, cost and reach",
         "mosi",
         {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES | REFERENCE_ROWS,
-        larger={"AMSGFN, larger": "amsgfn", "DSRF, larger": "dsrf"} | LARGER_BASELINES,
+        larger={"AMSGFN (larger)": "amsgfn", "DSRF (larger)": "dsrf"} | LARGER_BASELINES,
         baseline_seeds=5,
     ),
     "baseline_choices": Page(

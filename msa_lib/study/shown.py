@@ -89,12 +89,11 @@ class Shown:
         networks = self.rows[self.rows["selection"] != ""].drop_duplicates("label").dropna(subset="n_parameters")
         sizes = networks[~networks["label"].isin(self.partial)].set_index("label")["n_parameters"]
         studied = networks[networks["model"].isin(["amsgfn", "dsrf"])].set_index("label")["model"]
-        others = sizes.drop([label for label in sizes.index if label in studied or label.endswith(", larger")])
+        others = sizes.drop([label for label in sizes.index if label in studied or label.endswith(" (larger)")])
         if others.empty or studied.empty:
             return ""
         told = ", ".join(
-            " ".join(filter(None, (model.upper(), label.partition(", ")[2], _thousands(sizes[label]))))
-            for label, model in studied.items()
+            f"{label.replace('full', model.upper(), 1)} {_thousands(sizes[label])}" for label, model in studied.items()
         )
         low, middle, high = (_thousands(n) for n in (others.min(), others.median(), others.max()))
         return (
