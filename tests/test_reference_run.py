@@ -106,8 +106,8 @@ def test_pages_have_the_seeds_that_they_ask_for(monkeypatch):
     assert renewal.about(4, "")["pages"] == {"baselines": (4, 3), "selection": (2, 2)}
     assert renewal.about(4, "")["baseline_seeds"] == "3"
     counted = pd.Series([run.label for run in renewal.wanted(4)]).value_counts()
-    assert counted[["DSRF", "full", "mult", "dsrf, test_oracle"]].tolist() == [4, 4, 3, 2]
-    monkeypatch.setattr(renewal, "PAGES", {"selection": study.PAGES["selection"]})
+    assert counted[["DSRF", "AMSGFN", "mult", "dsrf, test_oracle"]].tolist() == [4, 4, 3, 2]
+    monkeypatch.setattr(renewal, "PAGES", {"baseline_choices": study.PAGES["baseline_choices"]})
     assert renewal.wanted(4) == []
 
 

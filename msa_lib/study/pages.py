@@ -284,6 +284,7 @@ PAGES: dict[str, Page] = {
         }
         | REFERENCE_ROWS,
         on_demand=True,
+        kept_seeds=5,
     ),
     "semi_synthetic": Page("Real text, planted audio and vision: do the mechanisms pay?", "", {}, on_demand=True),
     "components": Page("The tables of components, trained until they converge", "", {}, on_demand=True),

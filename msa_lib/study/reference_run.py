@@ -58,13 +58,13 @@ def seeds_of(page: str, folder: Path = FOLDER) -> tuple[int, int]:
 
 
 def said(page: str = "", folder: Path = FOLDER) -> str:
-    """Which reference run it is, a sentence; with a page, of what it has of that."""
+    """Which reference run it is, a sentence; with a page, of what it has of that. meta.json has the commits of its runs."""
     known = meta(folder)
     own, few = seeds_of(page, folder) if page else (known["seeds"], known["baseline_seeds"])
     of = f"{known['scale']} scale, {own} seed{'s' * (own != 1)}"
     if few != own:
         of += f", baselines {few}"
-    return f"Reference run ({of}; commit {known['commit']}, {known['date']})."
+    return f"Reference run ({of}; {known['date']})."
 
 
 def covers(page: str, runs: Sequence[Run], scale: str, folder: Path = FOLDER) -> bool:
