@@ -93,7 +93,7 @@ def test_what_it_covers(kept):
 def test_it_says_how_many_seeds_it_has(kept):
     assert "2 seeds, baselines 1;" in reference_run.said(folder=kept[1])
     assert "2 seeds, baselines 1;" in reference_run.said("figure_routing", kept[1])
-    assert "(smoke scale, 1 seed; commit" in reference_run.said("multiverse", kept[1])
+    assert "(smoke scale, 1 seed; " in reference_run.said("multiverse", kept[1])
     assert reference_run.seeds_of("selection", kept[1]) == (0, 0)
 
 

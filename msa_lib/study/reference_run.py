@@ -58,7 +58,7 @@ def seeds_of(page: str, folder: Path = FOLDER) -> tuple[int, int]:
 
 
 def said(page: str = "", folder: Path = FOLDER) -> str:
-    """Which reference run it is, a sentence; with a page, of what it has of that. meta.json has the commits of its runs."""
+    """Which reference run it is, a sentence; with a page, of what it has of that. The commits are in meta.json."""
     known = meta(folder)
     own, few = seeds_of(page, folder) if page else (known["seeds"], known["baseline_seeds"])
     of = f"{known['scale']} scale, {own} seed{'s' * (own != 1)}"
