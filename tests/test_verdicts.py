@@ -659,5 +659,8 @@ def test_expected_best_has_no_bias():
     assert found == pytest.approx(0.846, abs=0.02)  # the plug-in estimate gives 0.73
     by_hand = np.mean([min(subset) for subset in combinations(XS, 2)])
     assert intervals.expected_best(XS, 2, higher=False) == pytest.approx(by_hand)
+    other = [3.0, 1.0, 5.0, 2.0, 4.0]  # a score by which the run is chosen
+    by_hand = np.mean([max(pair)[1] for pair in combinations(zip(other, XS, strict=True), 2)])
+    assert intervals.expected_best(XS, 2, by=other) == pytest.approx(by_hand)
     with pytest.raises(ValueError, match="expected best of 6 from 5 runs"):
         intervals.expected_best(XS, 6)

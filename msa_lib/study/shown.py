@@ -52,9 +52,9 @@ class Shown:
             raise ValueError(f"The reference run has no tables of {self.page}; `{reference_run.RENEW}` makes them.")
         return found
 
-    def values(self, metric: str = "mae") -> pd.DataFrame:
-        """A score of the trained rows on the test split: index seed, columns labels, in the order of the page."""
-        rows = self.rows[(self.rows["split"] == "test") & (self.rows["metric"] == metric)]
+    def values(self, metric: str = "mae", split: str = "test") -> pd.DataFrame:
+        """A score of the trained rows on a split: index seed, columns labels, in the order of the page."""
+        rows = self.rows[(self.rows["split"] == split) & (self.rows["metric"] == metric)]
         rows = rows[rows["selection"] != ""]
         return rows.pivot(index="seed", columns="label", values="value")[list(rows["label"].unique())]
 

@@ -153,12 +153,16 @@ def best_of(reported, mean, sd, n, half=0.0, higher=True, alpha=ALPHA):
     return np.where(np.isnan(tail), np.nan, np.where(ahead <= 0, 1.0, fewest))[()]
 
 
-def expected_best(values: Sequence[float], draws: int, higher: bool = True) -> float:
-    """Expected best of `draws` runs, estimated without bias from len(values) >= draws runs."""
+def expected_best(values: Sequence[float], draws: int, higher: bool = True, by: Sequence[float] | None = None) -> float:
+    """Expected best of `draws` runs, estimated without bias from len(values) >= draws runs.
+
+    `by`: another score of the same runs (on validation), which chooses the run whose value counts.
+    """
     n = len(values)
     if not 1 <= draws <= n:
         raise ValueError(f"expected best of {draws} from {n} runs: expected 1 to {n} draws")
-    ordered = sorted(values, reverse=not higher)
+    chosen = sorted(zip(values if by is None else by, values, strict=True), reverse=not higher)
+    ordered = [value for _, value in chosen]
     return sum(comb(j - 1, draws - 1) / comb(n, draws) * ordered[j - 1] for j in range(draws, n + 1))
 
 
