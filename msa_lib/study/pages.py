@@ -305,7 +305,8 @@ PAGES: dict[str, Page] = {
         "mosi",
         {"AMSGFN": ("amsgfn", {}), "DSRF": ("dsrf", {})} | BASELINES,
         figures=True,
-        renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm"},
+        baseline_seeds=5,
+        renewed_with={"retrain": "amsgfn dsrf lmf tfn self_mm", "baseline_seeds": 5},
     ),
     "explore": Page("Explore: one sample, any networks", "mosi", {}, on_demand=True),
     "one_choice": Page(

@@ -125,10 +125,11 @@ def shown(
     device: str = "cpu",
     stack: int = 0,
     only: Collection[str] | None = None,
+    baseline_seeds: int = 0,
 ) -> Shown:
     """The rows of a page: those of the reference run where it has this data, scale and number of seeds, else trained.
 
-    `only`: of these labels.
+    `only`: of these labels. `baseline_seeds`: of baselines, where trained; 0: as many as the scale has.
     `train` trains them in any case (what `store` holds is taken from it). Which of the two it was stands in `source`.
     0 seeds are as many as the reference run has of the page, or else as the scale has.
     """
@@ -146,7 +147,7 @@ def shown(
         if changed := reference_run.differences(runs, {name: data.fingerprint}):
             said += [*changed, f"`{reference_run.RENEW}` renews it."]
         return Shown(page, name, root, data, runs, rows, seeds, scale, "", stack, " ".join(said))
-    store, runs = captions.folder(store), asked(None)
+    store, runs = captions.folder(store), asked(baseline_seeds or None)
     rows = grid(runs, store, jobs)
     said = "Trained here."
     if not train and own:
